@@ -1,0 +1,172 @@
+"""What an operator is: a pure function over a batch, with its range, unit and sign beside it as frozen data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from augkit.errors import OperatorError
+
+Kind = Literal["warp", "color", "tone", "kernel", "erase", "opaque"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# What a function may ask for by parameter name; the value itself is whatever comes first.
+SUPPLIED = ("size", "histogram", "u")
+
+
+class Kernel(NamedTuple):
+    """A small filter for each image. `result = blend * image + (1 - blend) * filtered`, clipped to 0..255."""
+
+    weights: Tensor
+    """[N, k, k] float32, or [N, k] for a separable kernel run along rows and columns; odd k; sums to 1."""
+    blend: Tensor
+    """[N] float32; 0 gives the filtered image, 1 the image itself, beyond 1 sharpens."""
+    border: Literal["copy", "replicate"] = "copy"
+    """`copy` leaves border pixels as they were (Pillow's 3x3 filters); `replicate` extends the edge."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One image transformation with at most one strength.
+
+    `function` lowers to a pass, according to `kind` (N images that drew this operator; H, W from `size`):
+
+    =======  ==========================================================================================
+    warp     [N, 3, 3] float32, output to input, in pixel-edge coordinates (x, y, 1): a centre is at +0.5
+    color    [N, 3, 4] float32 acting on (R, G, B, 1) in 0..255; the result is clipped and truncated
+    tone     [N, 3, 256] float32 or uint8 table in 0..255, clipped inside the table
+    kernel   `Kernel`
+    erase    [N, 4] boxes (top, left, bottom, right) in pixels, half open
+    opaque   images [N, C, H, W] float32 in 0..1 come first, and go out alike
+    =======  ==========================================================================================
+
+    The function's parameters say what it is given: the value [N] float32 in the operator's own unit (first, after
+    `images` for an opaque one, present only with a range), `size` (H, W), `histogram` [N, 3, 256] of the image as it
+    stands, `u` [N, draws] uniform in [0, 1). Keyword-only parameters with defaults are options of a document.
+    """
+
+    name: str
+    kind: Kind
+    function: Callable[..., Any]
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    signed: bool = False
+    identity: float | None = None
+    draws: int = 0
+    keeps_black: bool = False
+    tolerance: float = 1.0
+    source: str = ""
+    options: Mapping[str, inspect.Parameter] = field(default_factory=dict, hash=False)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether a strength means anything to it."""
+        return self.low is not None
+
+    @property
+    def value_name(self) -> str:
+        """What a document calls the value in the operator's own unit: `degrees`, `bits`, `factor`."""
+        names = [name for name in inspect.signature(self.function).parameters if name != "images"]
+        return names[0] if self.has_value else ""
+
+    @property
+    def uses_histogram(self) -> bool:
+        """Whether it looks at the image's statistics, so that no pass may be moved across it."""
+        return "histogram" in inspect.signature(self.function).parameters
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An operator as one document uses it: its range, sign and options settled."""
+
+    operator: Operator
+    low: float = 0.0
+    high: float = 0.0
+    signed: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def lower(
+        self, value: Tensor, u: Tensor, size: tuple[int, int], *, images: Tensor | None = None, histogram: Tensor | None = None
+    ) -> Any:
+        """Call the operator's function with what it asks for. `value` [N], `u` [N, >= draws]; see `Operator`."""
+        operator = self.operator
+        wanted = inspect.signature(operator.function).parameters
+        arguments: list[Any] = [images] if operator.kind == "opaque" else []
+        if operator.has_value:
+            arguments.append(value)
+        supplied = {"size": size, "histogram": histogram, "u": u[:, : operator.draws]}
+        named = {name: supplied[name] for name in SUPPLIED if name in wanted}
+        return operator.function(*arguments, **named, **self.options)
+
+
+def operator(
+    *,
+    kind: Kind = "opaque",
+    range: tuple[float, float] | None = None,  # noqa: A002  the field's word for it
+    unit: str = "",
+    signed: bool = False,
+    identity: float | None = None,
+    draws: int = 0,
+    keeps_black: bool = False,
+    tolerance: float = 1.0,
+    source: str = "",
+    name: str | None = None,
+) -> Callable[[Function], Operator]:
+    """Declare an operator.
+
+    Args:
+        kind: what the function lowers to, see `Operator`. `opaque` is any batched function of images.
+        range: the value at strength 0 and at strength 1, in `unit`; a falling range is written high to low.
+            Without it the operator has no strength.
+        signed: whether each image draws a random sign for the value.
+        identity: the value that changes nothing, if there is one.
+        draws: how many further uniform numbers the function needs for each image (positions, sizes).
+        keeps_black: whether every value maps black to black and does not look at the image's statistics.
+        tolerance: mean absolute error against the reference, of 255.
+        source: where the definition comes from.
+
+    Raises:
+        OperatorError: the function does not fit the declaration.
+    """
+
+    def declare(function: Function) -> Operator:
+        label = name or function.__name__.rstrip("_")
+        parameters = inspect.signature(function).parameters
+        positional = [p.name for p in parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        expected = (["images"] if kind == "opaque" else []) + (["value"] if range is not None else [])
+        plain = [p for p in positional if p not in SUPPLIED]
+        if len(plain) != len(expected) or (kind == "opaque" and plain[:1] != ["images"]):
+            raise OperatorError(
+                f'operator "{label}" ({kind}, {"with" if range else "without"} a range) must take {expected or "nothing"}'
+                f" and then any of {', '.join(SUPPLIED)}, but takes {positional}"
+            )
+        if ("u" in positional) != (draws > 0):
+            raise OperatorError(f'operator "{label}" must take `u` if and only if it declares draws')
+        options = {p.name: p for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        missing = [p.name for p in options.values() if p.default is inspect.Parameter.empty]
+        if missing:
+            raise OperatorError(f'operator "{label}": option {missing[0]} needs a default')
+        low, high = range if range is not None else (None, None)
+        return Operator(
+            label, kind, function, low, high, unit, signed, identity, draws, keeps_black, tolerance, source, options
+        )
+
+    return declare
+
+
+def values(choice: Choice, strength: Tensor) -> Tensor:
+    """Strength 0..1 to the operator's own unit: [N] float32 to [N] float32."""
+    return torch.lerp(
+        torch.full_like(strength, choice.low), torch.full_like(strength, choice.high), strength.clamp(0, 1)
+    )

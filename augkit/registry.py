@@ -1,0 +1,27 @@
+"""Everything that plugins brought, by name. Frozen data: `plugins.py` fills it, everyone else reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from augkit.operators.base import Operator
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Names to things; `origins[kind, name]` says which distribution (and version) brought it."""
+
+    operators: Mapping[str, Operator] = field(default_factory=dict)
+    palettes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Each entry as a document would write it: `"vflip"` or `{"rotate": {"low": 0, "high": 30}}`."""
+    strategies: Mapping[str, Path] = field(default_factory=dict)
+    recipes: Mapping[str, Path] = field(default_factory=dict)
+    losses: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    signals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    """`function(logits [B, C], targets [B]) -> [B]`: a number for each image, summed by class over an epoch."""
+    origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
+    """One sentence for each plugin that failed to load, naming its distribution."""
