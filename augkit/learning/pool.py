@@ -1,0 +1,96 @@
+"""Training images kept as uint8 by class, that balanced partners draw from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augkit.engine.streams import ordinal, site_constants, uniforms
+from augkit.errors import InputError, StateError
+
+
+class Pool:
+    """At most `per_class` uint8 images of each class, with the index each came from.
+
+    A class's images fill its slots first; afterwards image number k of the class takes a slot drawn by a
+    counter-based stream, so that the pool stays a mix of old and new. All images must have one size.
+
+    Args:
+        num_classes: C.
+        per_class: slots of each class, lowered when `max_bytes` asks for it.
+        max_bytes: cap of the image store in bytes.
+    """
+
+    def __init__(self, num_classes: int, *, per_class: int = 64, max_bytes: int = 256 << 20, seed: int = 0) -> None:
+        self.num_classes, self.per_class, self.max_bytes, self.seed = num_classes, per_class, max_bytes, seed
+        self.images: Tensor | None = None
+        self.index = torch.zeros(0, dtype=torch.int64)
+        self.met = torch.zeros(num_classes, dtype=torch.int64)
+
+    @property
+    def filled(self) -> Tensor:
+        """[C] int64: images held of each class."""
+        return self.met.clamp(max=self.per_class)
+
+    def add(self, images: Tensor, targets: Tensor, index: Tensor | None = None) -> None:
+        """Keep uint8 images [B, 3, H, W] of classes `targets` [B] int64; no synchronisation.
+
+        Raises:
+            InputError: the images have another size than those kept.
+        """
+        if len(images) == 0:
+            return
+        if self.images is None:
+            self._allocate(images)
+        assert self.images is not None
+        if images.shape[1:] != self.images.shape[2:]:
+            raise InputError(
+                f"the pool holds images of shape {tuple(self.images.shape[2:])} but was given {tuple(images.shape[1:])};"
+                " keep one image size, or make a pool for each"
+            )
+        number = self.met[targets] + ordinal(targets)
+        u = uniforms(number + targets * (1 << 32), site_constants(f"pool {self.seed}", 1, targets.device))[:, 0]
+        slot = torch.where(number < self.per_class, number, (u * self.per_class).long())
+        self.images[targets, slot] = images
+        self.index[targets, slot] = torch.full_like(targets, -1) if index is None else index
+        self.met.scatter_add_(0, targets, torch.ones_like(targets))
+
+    def take(self, targets: Tensor, u: Tensor) -> Tensor:
+        """[B] classes and [B] uniform numbers to [B] int64 flat slots; only classes with images may be asked for."""
+        held = self.filled[targets]
+        return targets * self.per_class + torch.minimum((u * held).long(), (held - 1).clamp(min=0))
+
+    def gather(self, slots: Tensor) -> Tensor:
+        """[B] flat slots to uint8 images [B, 3, H, W]."""
+        if self.images is None:
+            raise StateError("the pool is empty: add training images before drawing partners from it")
+        return self.images.flatten(0, 1)[slots]
+
+    def _allocate(self, images: Tensor) -> None:
+        each = images[0].numel() * self.num_classes
+        self.per_class = max(1, min(self.per_class, self.max_bytes // max(1, each)))
+        if each > self.max_bytes:
+            raise InputError(
+                f"one image of each of {self.num_classes} classes takes {each} bytes, more than the pool's {self.max_bytes};"
+                " raise max_bytes"
+            )
+        shape = (self.num_classes, self.per_class)
+        self.images = torch.zeros(*shape, *images.shape[1:], dtype=torch.uint8, device=images.device)
+        self.index = torch.full(shape, -1, dtype=torch.int64, device=images.device)
+        self.met = self.met.to(images.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly, on the CPU."""
+        images = None if self.images is None else self.images.cpu()
+        return {"per_class": self.per_class, "seed": self.seed, "images": images, "index": self.index.cpu(), "met": self.met.cpu()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        if state["met"].shape != self.met.shape:
+            raise StateError(f"the stored pool has {len(state['met'])} classes, this one {self.num_classes}")
+        device = self.met.device
+        self.per_class, self.seed = state["per_class"], state["seed"]
+        self.images = None if state["images"] is None else state["images"].to(device)
+        self.index, self.met = state["index"].to(device), state["met"].to(device)
