@@ -1,0 +1,212 @@
+"""The plugin host: finds plugins, loads each inside its own guard, and gathers what they bring into a `Registry`.
+
+A plugin that fails to load, misspells a hook or brings something of the wrong kind brings nothing, and is named in
+`Registry.broken`; all others work. Two plugins that bring the same name are an error that names both.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pluggy
+
+from augkit import builtin, hookspecs
+from augkit.errors import PluginError, nearest
+from augkit.operators.base import Operator
+from augkit.registry import Registry
+
+if TYPE_CHECKING:
+    import typer
+
+KINDS = ("operators", "palettes", "strategies", "recipes", "losses", "signals")
+HOOKS = (*(f"augkit_{kind}" for kind in KINDS), "augkit_commands")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_SINGULAR = {"strategies": "strategy", "losses": "loss"}
+
+
+class Host(NamedTuple):
+    """A manager with every plugin that could be loaded, and a sentence for each that could not."""
+
+    manager: pluggy.PluginManager
+    broken: tuple[str, ...]
+
+
+def make_host(*, plugins: bool = True) -> Host:
+    """A fresh manager with augkit's own parts and, unless told otherwise, every installed plugin."""
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(builtin, _own_name())
+    broken = []
+    for origin, entry in _installed() if plugins else ():
+        try:
+            _register(manager, entry.load(), f"{origin} ({entry.name})")
+        except (Exception, SystemExit) as error:  # whatever a plugin's import may do, the others still work
+            broken.append(f"plugin {origin} cannot be used: {_reason(error)}.")
+    return Host(manager, tuple(broken))
+
+
+def load_registry(*, plugins: bool = True) -> Registry:
+    """Everything that augkit and the installed plugins bring.
+
+    Raises:
+        PluginError: two plugins bring the same name.
+    """
+    return gather(make_host(plugins=plugins))
+
+
+@lru_cache(maxsize=1)
+def registry() -> Registry:
+    """The registry of this process; warns of each plugin that cannot be used. `registry.cache_clear()` looks again."""
+    found = load_registry()
+    for sentence in found.broken:
+        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+    return found
+
+
+def gather(host: Host) -> Registry:
+    """Ask every plugin of the host what it brings; one that fails brings nothing.
+
+    Raises:
+        PluginError: two plugins bring the same name.
+    """
+    manager, broken = host.manager, list(host.broken)
+    things: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    origins: dict[tuple[str, str], str] = {}
+    for name, plugin in list(manager.list_name_plugin()):
+        origin = name.partition(" (")[0]
+        try:
+            brought = [(kind, *item) for kind in KINDS for item in _ask(manager, plugin, kind)]
+        except (Exception, SystemExit) as error:
+            if plugin is builtin:
+                raise
+            broken.append(f"plugin {origin} cannot be used: {_reason(error)}.")
+            manager.unregister(plugin)
+            continue
+        for kind, label, thing in brought:
+            if label in things[kind]:
+                raise PluginError(
+                    f'{_SINGULAR.get(kind, kind[:-1])} "{label}" is brought by {origins[kind, label]} and by {origin}; '
+                    "rename it in one of them or uninstall one."
+                )
+            things[kind][label] = thing
+            origins[kind, label] = origin
+    return Registry(**things, origins=origins, broken=tuple(broken))
+
+
+def add_commands(app: typer.Typer, host: Host) -> tuple[str, ...]:
+    """Let each plugin add its verbs to the command line; a sentence for each that fails."""
+    failed = []
+    for name, plugin in host.manager.list_name_plugin():
+        try:
+            _only(host.manager, plugin, "augkit_commands")(app=app)
+        except (Exception, SystemExit) as error:
+            failed.append(f"the commands of plugin {name.partition(' (')[0]} cannot be used: {_reason(error)}.")
+    return tuple(failed)
+
+
+def _own_name() -> str:
+    try:
+        return f"augkit {version('augkit')}"
+    except Exception:  # run from a folder, not installed
+        return "augkit"
+
+
+def _installed() -> Iterator[tuple[str, EntryPoint]]:
+    """Entry points in the order of their distributions' names, so that messages do not depend on the file system."""
+    found = []
+    for entry in entry_points(group=hookspecs.GROUP):
+        distribution = getattr(entry, "dist", None)
+        origin = f"{distribution.metadata['Name']} {distribution.version}" if distribution else entry.value
+        found.append((origin, entry))
+    return iter(sorted(found, key=lambda pair: (pair[0].lower(), pair[1].name)))
+
+
+def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
+    """Register a module, an object or a class, or leave the manager as it was and raise."""
+    plugin = plugin() if inspect.isclass(plugin) else plugin
+    try:
+        manager.register(plugin, name)
+        _check(manager, plugin)
+    except BaseException:
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
+        raise
+
+
+def _check(manager: pluggy.PluginManager, plugin: Any) -> None:
+    marked = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        unknown = sorted(marked - set(HOOKS))
+        hint = nearest(unknown[0], HOOKS) if unknown else ""
+        raise PluginError(f'"{unknown[0]}" is no hook of augkit.{hint}' if unknown else str(error)) from error
+    unmarked = [name for name in HOOKS if callable(getattr(plugin, name, None)) and name not in marked]
+    if unmarked:
+        raise PluginError(f'its hook "{unmarked[0]}" lacks the mark @augkit.hookimpl')
+    if not marked:
+        raise PluginError(f"it has none of the hooks {', '.join(HOOKS)}")
+
+
+def _only(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., list[Any]]:
+    """The hook as this one plugin answers it: its faults are then its own."""
+    others = [other for other in manager.get_plugins() if other is not plugin]
+    return manager.subset_hook_caller(hook, remove_plugins=others)
+
+
+def _ask(manager: pluggy.PluginManager, plugin: Any, kind: str) -> Iterator[tuple[str, Any]]:
+    """The (name, thing) pairs of one kind that one plugin brings."""
+    for answer in _only(manager, plugin, f"augkit_{kind}")():
+        if kind == "operators":
+            pairs = [(_operator(item).name, item) for item in answer]
+        elif kind in ("strategies", "recipes"):
+            pairs = [(_document(item).stem, Path(item)) for item in answer]
+        elif kind == "palettes":
+            pairs = [(name, tuple(entries)) for name, entries in _mapping(answer, kind).items()]
+        else:
+            pairs = [(name, _function(name, thing)) for name, thing in _mapping(answer, kind).items()]
+        for name, thing in pairs:
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise PluginError(f"{name!r} among its {kind} is not a name of letters, digits, _ and -")
+            yield name, thing
+
+
+def _operator(item: Any) -> Operator:
+    if not isinstance(item, Operator):
+        raise PluginError(f"{item!r} among its operators is not one; declare it with @augkit.operator(...)")
+    return item
+
+
+def _document(item: Any) -> Path:
+    path = Path(item)
+    if path.suffix not in (".yaml", ".yml", ".json") or not path.is_file():
+        raise PluginError(f"its document {path} is not a .yaml, .yml or .json file that exists")
+    return path
+
+
+def _mapping(answer: Any, kind: str) -> Mapping[str, Any]:
+    if not isinstance(answer, Mapping):
+        raise PluginError(f"its {kind} must be a mapping of names, not {type(answer).__name__}")
+    return answer
+
+
+def _function(name: str, thing: Any) -> Callable[..., Any]:
+    if not callable(thing):
+        raise PluginError(f'"{name}" is not callable')
+    function: Callable[..., Any] = thing
+    return function
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong, without a closing full stop; our own errors need no type name."""
+    first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    if isinstance(error, PluginError):
+        return first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
