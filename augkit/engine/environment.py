@@ -90,7 +90,11 @@ class Environment:
             each = count
             for length in lengths[1:]:
                 each *= length
-            numbers = self.bank.take(self.keys, place, each) if self.bank else uniforms(self.keys, site_constants(place, each, self.device))
+            numbers = (
+                self.bank.take(self.keys, place, each)
+                if self.bank
+                else uniforms(self.keys, site_constants(place, each, self.device))
+            )
             return numbers.reshape(*lengths, count)
         cells = torch.arange(int(torch.tensor(lengths).prod()) if lengths else 1, device=self.device)
         base = fold(self.key, key_of(place))
@@ -100,6 +104,10 @@ class Environment:
         """Remember how often something was divided by zero (the result is 0), on the device."""
         self.divisions.add_(where.sum())
 
+    def for_batch(self, keys: Tensor, key: Tensor, bank: Bank, indices: Mapping[str, Tensor]) -> Environment:
+        """The same for the images of a batch."""
+        return replace(self, keys=keys, key=key, bank=bank, indices=indices)
+
     def with_picks(self, picks: int) -> Environment:
         """The same for a step that draws `picks` operators."""
         return replace(self, picks=picks)
@@ -108,6 +116,21 @@ class Environment:
         """The same for a strategy that this one uses."""
         return replace(self, bound=bound, values=values)
 
-    def ask(self, path: str) -> Tensor:
-        """Evaluate the expression at a path of the document."""
-        return evaluate(self.bound.strategy.typed[path], self)
+    @property
+    def batch_keys(self) -> Tensor:
+        """[B] streams of the batch's images."""
+        assert self.keys is not None
+        return self.keys
+
+    def constant(self, path: str) -> float | None:
+        """The value of the expression at a path, if it can only have one."""
+        typed = self.bound.strategy.typed[path]
+        return float(typed.low) if typed.low == typed.high else None
+
+    def ask(self, path: str, axes: tuple[str, ...] | None = None) -> Tensor:
+        """Evaluate the expression at a path of the document; with `axes`, shaped to broadcast over them."""
+        typed = self.bound.strategy.typed[path]
+        result = evaluate(typed, self)
+        if axes is None:
+            return result
+        return result.reshape([self.size(axis) if axis in typed.axes else 1 for axis in axes])

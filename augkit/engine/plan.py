@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,9 +66,14 @@ class Plan:
         """The same plan with its tensors on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("choice", "value", "strength", "u", "targets")}
         mixes = tuple(
-            Mix(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in vars(mix).items()}) for mix in self.mixes
+            Mix(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in vars(mix).items()})
+            for mix in self.mixes
         )
-        return Plan(self.choices, **moved, mixes=mixes, image=self.image)
+        return replace(self, mixes=mixes, **moved)
+
+    def without_operators(self) -> Plan:
+        """The same plan doing nothing to single images."""
+        return replace(self, choice=torch.full_like(self.choice, -1))
 
     def describe(self, i: int) -> str:
         """What happens to image `i`, in words: 'rotate -12.0 degrees, then posterize 4 bits'."""

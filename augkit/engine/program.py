@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from augkit.operators.base import Choice
-from augkit.strategy.model import OneOfStep, OperatorStep, Step, Strategy, UseStep
+from augkit.strategy.model import OneOfStep, OperatorStep, PickStep, Step, Strategy, UseStep
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,17 @@ class Sizes:
     samples: int = 1
 
 
+class SubPolicies(NamedTuple):
+    """A `one_of` whose alternatives are all constant operators: [A, S] tables, a row an alternative."""
+
+    choice: Tensor
+    p: Tensor
+    strength: Tensor
+    value: Tensor
+    weight: Tensor
+    """[A] float32, relative."""
+
+
 @dataclass(frozen=True)
 class Bound:
     """One strategy of a program (the document itself, or one that it uses) and where its palette begins."""
@@ -29,6 +42,12 @@ class Bound:
     path: str
     offset: int
     children: dict[str, Bound] = field(default_factory=dict)
+    single: dict[str, int] = field(default_factory=dict)
+    """Position in the table of each operator that is a step of its own, by path."""
+    slots: dict[str, int] = field(default_factory=dict)
+    """The most operators that each pick can draw, by path."""
+    tables: dict[str, SubPolicies] = field(default_factory=dict)
+    """`one_of` lists that are constant, by path."""
 
     @property
     def ops(self) -> int:
@@ -52,12 +71,18 @@ class Program:
     draws: int
     """The most further uniform numbers that any operator here needs."""
 
+    any_signed: bool
+
     def to(self, device: torch.device) -> Program:
         """The same tables on another device."""
         if self.low.device == device:
             return self
-        tables = {name: getattr(self, name).to(device) for name in ("low", "high", "signed", "has_value")}
-        return Program(self.root, self.bounds, self.sizes, self.choices, draws=self.draws, **tables)
+        for bound in self.bounds:
+            bound.tables.update(
+                {path: SubPolicies(*(t.to(device) for t in table)) for path, table in bound.tables.items()}
+            )
+        moved = {name: getattr(self, name).to(device) for name in ("low", "high", "signed", "has_value")}
+        return replace(self, **moved)
 
 
 def steps_of(steps: tuple[Step, ...], path: str) -> Iterator[tuple[str, Step]]:
@@ -77,22 +102,9 @@ def bind(strategy: Strategy, sizes: Sizes) -> Program:
     """
     choices: list[Choice] = []
     bounds: list[Bound] = []
-
-    def place(part: Strategy, path: str) -> Bound:
-        offset = len(choices)
-        choices.extend(part.choices)
-        bound = Bound(part, path, offset)
-        bounds.append(bound)
-        for where, step in steps_of(part.pipeline, "pipeline"):
-            if isinstance(step, OperatorStep) and step.choice not in choices:
-                choices.append(step.choice)
-            elif isinstance(step, UseStep):
-                bound.children[where] = place(step.strategy, f"{path}{where}/")
-        return bound
-
-    root = place(strategy, "")
+    _place(strategy, "", choices, bounds)
     return Program(
-        root,
+        bounds[0],
         tuple(bounds),
         sizes,
         tuple(choices),
@@ -101,4 +113,59 @@ def bind(strategy: Strategy, sizes: Sizes) -> Program:
         signed=torch.tensor([choice.signed for choice in choices], dtype=torch.bool),
         has_value=torch.tensor([choice.operator.has_value for choice in choices], dtype=torch.bool),
         draws=max((choice.operator.draws for choice in choices), default=0),
+        any_signed=any(choice.signed for choice in choices),
     )
+
+
+def _place(part: Strategy, path: str, choices: list[Choice], bounds: list[Bound]) -> Bound:
+    bound = Bound(part, path, len(choices))
+    choices.extend(part.choices)
+    bounds.append(bound)
+    steps = list(steps_of(part.pipeline, "pipeline"))
+    for where, step in steps:
+        if isinstance(step, OperatorStep):
+            if step.choice not in choices:
+                choices.append(step.choice)
+            bound.single[where] = choices.index(step.choice)
+        elif isinstance(step, PickStep):
+            most = math.ceil(part.typed[f"{where}.pick.count"].high)
+            bound.slots[f"{where}.pick"] = max(0, most if step.replace else min(most, bound.ops))
+    for where, step in steps:
+        if isinstance(step, OneOfStep):
+            table = _table(bound, step, f"{where}.one_of")
+            if table is not None:
+                bound.tables[f"{where}.one_of"] = table
+        elif isinstance(step, UseStep):
+            bound.children[where] = _place(step.strategy, f"{path}{where}/", choices, bounds)
+    return bound
+
+
+def _table(bound: Bound, step: OneOfStep, path: str) -> SubPolicies | None:
+    """The constant table of a `one_of`, or None when something in it varies."""
+
+    def constant(place: str) -> float:
+        typed = bound.strategy.typed.get(place)
+        return typed.low if typed is not None and typed.low == typed.high else math.nan
+
+    width = max((len(alternative.steps) for alternative in step.alternatives), default=0)
+    shape = (len(step.alternatives), width)
+    choice = torch.full(shape, -1, dtype=torch.int64)
+    p, strength, value = torch.zeros(shape), torch.full(shape, math.nan), torch.full(shape, math.nan)
+    weight = torch.tensor([constant(f"{path}[{k}].weight") for k in range(shape[0])])
+    for row, alternative in enumerate(step.alternatives):
+        for column, inner in enumerate(alternative.steps):
+            if not isinstance(inner, OperatorStep):
+                return None
+            key = f"{path}[{row}].steps[{column}]"
+            place = f"{key}.{inner.choice.operator.name}"
+            choice[row, column] = bound.single[key]
+            p[row, column] = constant(f"{place}.p")
+            strength[row, column] = constant(f"{place}.strength") if inner.value is None else 0.0
+            value[row, column] = constant(f"{place}.value") if inner.value is not None else math.nan
+            amount = value if inner.value is not None else strength
+            if math.isnan(p[row, column]) or (inner.choice.operator.has_value and math.isnan(amount[row, column])):
+                return None
+    if weight.isnan().any():
+        return None
+    strength = torch.where(value.isnan(), strength, math.nan)
+    return SubPolicies(choice, p, strength, value, weight)

@@ -53,7 +53,11 @@ def key_of(*parts: int | str) -> int:
     """A 64-bit key out of integers and names, on the host."""
     key = 0
     for part in parts:
-        number = int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little") if isinstance(part, str) else part
+        number = (
+            int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little")
+            if isinstance(part, str)
+            else part
+        )
         key = mix_number(key + (number + 1) * _GOLDEN)
     return _signed(key)
 

@@ -84,7 +84,13 @@ class Pool:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly, on the CPU."""
         images = None if self.images is None else self.images.cpu()
-        return {"per_class": self.per_class, "seed": self.seed, "images": images, "index": self.index.cpu(), "met": self.met.cpu()}
+        return {
+            "per_class": self.per_class,
+            "seed": self.seed,
+            "images": images,
+            "index": self.index.cpu(),
+            "met": self.met.cpu(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""

@@ -1,0 +1,97 @@
+"""Checks of what callers hand in. Looking at values costs a wait on a GPU, so there only the first batch is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augkit.errors import InputError
+
+
+def class_counts_of(
+    counts: Sequence[int] | Tensor | Mapping[int, int] | None, names: Sequence[str] | None
+) -> Tensor | None:
+    """[C] int64 counts, checked.
+
+    Raises:
+        InputError: negative counts, gaps in the class numbers, or another number of names.
+    """
+    if counts is None:
+        return None
+    if isinstance(counts, Mapping):
+        if sorted(counts) != list(range(len(counts))):
+            raise InputError(
+                f"class_counts must have an entry for every class 0..{len(counts) - 1}, but has {sorted(counts)[:5]}..."
+            )
+        counts = [counts[number] for number in range(len(counts))]
+    result = torch.as_tensor(counts).to(torch.int64).flatten().cpu()
+    if len(result) == 0 or bool((result < 0).any()):
+        raise InputError("class_counts must hold a number of 0 or more for each class, and at least one class")
+    if names is not None and len(names) != len(result):
+        raise InputError(
+            f"class_counts has {len(result)} classes but class_names has {len(names)}; give one name for each class"
+        )
+    return result
+
+
+def check_images(images: Tensor, *, first: bool) -> None:
+    """Refuse anything but [B, 3, H, W] uint8 or float in 0..1."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images must be a tensor [B, 3, H, W], not {shape}")
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise InputError(f"images must be uint8 or floating point, not {images.dtype}")
+    if images.numel() and (first or images.device.type == "cpu"):
+        low, high = (float(edge) for edge in images.aminmax())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):
+            raise InputError(
+                f"float images must be in 0..1, these reach from {low:.3g} to {high:.3g};"
+                " apply the policy before normalising, or pass uint8 in 0..255"
+            )
+
+
+def check_targets(targets: Tensor, num_classes: int | None) -> None:
+    """Refuse anything but [B] integer class numbers below `num_classes`."""
+    if (
+        not isinstance(targets, Tensor)
+        or targets.ndim != 1
+        or targets.is_floating_point()
+        or targets.dtype == torch.bool
+    ):
+        what = (
+            f"{targets.dtype} of shape {tuple(targets.shape)}"
+            if isinstance(targets, Tensor)
+            else type(targets).__name__
+        )
+        raise InputError(
+            f"targets must be class numbers, an int64 tensor [B], not {what}; dense or multi-label targets cannot be mixed here"
+        )
+    if num_classes is not None and targets.numel() and targets.device.type == "cpu":
+        low, high = (int(edge) for edge in targets.aminmax())
+        if low < 0 or high >= num_classes:
+            raise InputError(
+                f"targets hold class {high if high >= num_classes else low}, but the policy was loaded with {num_classes} classes (0..{num_classes - 1})"
+            )
+
+
+def check_logits(logits: Any, num_classes: int | None, split: str) -> Tensor:
+    """The first tensor of the model's answer, [B, C]."""
+    if split not in ("train", "val"):
+        raise InputError(f'split must be "train" or "val", not {split!r}')
+    if isinstance(logits, dict):
+        logits = next(iter(logits.values()), None)
+    elif isinstance(logits, (tuple, list)):
+        logits = logits[0] if logits else None
+    if (
+        not isinstance(logits, Tensor)
+        or logits.ndim != 2
+        or (num_classes is not None and logits.shape[1] != num_classes)
+    ):
+        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"logits must be a tensor [B, {num_classes or 'C'}], not {what}")
+    return logits

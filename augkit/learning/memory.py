@@ -1,0 +1,125 @@
+"""What a policy has learned: the state of every bound strategy, its signals, and the rules that change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augkit.engine.environment import Environment
+from augkit.engine.program import Bound, Program
+from augkit.engine.streams import key_of
+from augkit.errors import StateError
+from augkit.strategy.evaluate import evaluate
+from augkit.strategy.expression import AXES
+
+
+class Memory:
+    """Names and values of a program's strategies: params, signals (shared) and state (each its own).
+
+    Signals that count answers hold the last finished epoch, so that nothing that is read while images are drawn
+    changes within an epoch.
+
+    Args:
+        program: the bound strategies.
+        seed: of the random numbers in state and rules; every rank uses the same.
+        signals: initial value of every shared signal, by name.
+    """
+
+    def __init__(self, program: Program, seed: int, signals: Mapping[str, Tensor]) -> None:
+        self.program, self.seed = program, seed
+        self.divisions = torch.zeros((), dtype=torch.int64)
+        self.values: dict[str, dict[str, Tensor]] = {}
+        for bound in program.bounds:
+            params = {name: torch.tensor(float(value)) for name, value in bound.strategy.params.items()}
+            use = torch.zeros(program.sizes.classes, bound.ops)
+            self.values[bound.path] = {**signals, "used": use, "strength_used": use.clone(), **params}
+        for bound in program.bounds:
+            for name, spec in bound.strategy.state.items():
+                value = evaluate(bound.strategy.typed[f"state.{name}.init"], self.environment(bound, "init", 0))
+                self.values[bound.path][name] = self._settled(bound, name, value, f"state.{name}.init")
+
+    def environment(self, bound: Bound, when: str, epoch: int) -> Environment:
+        """Where the expressions of a rule find their names."""
+        device = self.divisions.device
+        key = torch.full((), key_of(self.seed, epoch, when), dtype=torch.int64, device=device)
+        return Environment(bound, self.values[bound.path], self.program.sizes, key, self.divisions)
+
+    def to(self, device: torch.device) -> None:
+        """Move every value."""
+        self.divisions = self.divisions.to(device)
+        self.values = {path: {n: v.to(device) for n, v in values.items()} for path, values in self.values.items()}
+
+    def set_signals(self, signals: Mapping[str, Tensor]) -> None:
+        """Replace shared signals; `used` and `strength_used` [C, choices] go to each strategy as its own operators."""
+        for bound in self.program.bounds:
+            for name, value in signals.items():
+                own = name in ("used", "strength_used")
+                self.values[bound.path][name] = value[:, bound.offset : bound.offset + bound.ops] if own else value
+
+    def run(self, at: str, epoch: int) -> None:
+        """Run the update rules of every strategy for one moment of an epoch."""
+        for bound in self.program.bounds:
+            for number, rule in enumerate(bound.strategy.update):
+                if rule.at == at:
+                    self._run_rule(bound, rule, f"update[{number}]", at, epoch)
+
+    def _run_rule(self, bound: Bound, rule: Any, path: str, at: str, epoch: int) -> None:
+        typed = bound.strategy.typed
+        values = dict(self.values[bound.path])
+        environment = self.environment(bound, at, epoch).of(bound, values)
+        # rules run between epochs, where waiting for the device costs nothing
+        if rule.when is not None and not bool(evaluate(typed[f"{path}.when"], environment)):
+            return
+        for name in rule.let:
+            values[name] = evaluate(typed[f"{path}.let.{name}"], environment)
+        new = {name: evaluate(typed[f"{path}.set.{name}"], environment) for name in rule.set}
+        settled = {name: self._settled(bound, name, value, f"{path}.set.{name}") for name, value in new.items()}
+        self.values[bound.path].update(settled)
+
+    def _settled(self, bound: Bound, name: str, value: Tensor, path: str) -> Tensor:
+        """A new value of a state entry in its full shape, clamped, finite."""
+        strategy, spec = bound.strategy, bound.strategy.state[name]
+        typed = strategy.typed[path]
+        environment = self.environment(bound, "clamp", 0)
+        axes = [axis for axis in AXES if axis in spec.axes]
+        value = value.reshape([environment.size(axis) if axis in typed.axes else 1 for axis in axes])
+        value = value.expand([environment.size(axis) for axis in axes]).to(torch.float32)
+        if not bool(value.isfinite().all()):
+            raise StateError(
+                f'strategy "{strategy.name}": {path} gave a value that is not finite for state "{name}";'
+                " guard the expression with clip or where",
+                file=strategy.file,
+            )
+        for bound_name, limit in zip(("low", "high"), spec.clamp or (None, None), strict=True):
+            if limit is not None:
+                edge = evaluate(strategy.typed[f"state.{name}.clamp.{bound_name}"], environment)
+                value = torch.maximum(value, edge) if bound_name == "low" else torch.minimum(value, edge)
+        return (value.round() if spec.dtype == "int" else value).clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every value that can change, on the CPU."""
+        return {
+            "values": {path: {n: v.cpu() for n, v in values.items()} for path, values in self.values.items()},
+            "divisions": self.divisions.cpu(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            StateError: a name or a shape does not fit this document and data set.
+        """
+        device = self.divisions.device
+        for path, values in self.values.items():
+            stored = state["values"].get(path, {})
+            for name, value in values.items():
+                if name not in stored or stored[name].shape != value.shape:
+                    found = tuple(stored[name].shape) if name in stored else "nothing"
+                    raise StateError(
+                        f'stored state has {found} for "{path}{name}", this policy needs {tuple(value.shape)}'
+                    )
+            self.values[path] = {name: stored[name].to(device) for name in values}
+        self.divisions = state["divisions"].to(device)

@@ -1,0 +1,104 @@
+"""Counts of one epoch, by class, on the device: what the model answered and what really happened to the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+from augkit.engine.plan import Plan
+
+BY_CLASS = ("correct", "seen", "loss", "val_correct", "val_seen")
+Signal = Callable[[Tensor, Tensor], Tensor]
+
+
+class Statistics:
+    """Running sums over an epoch; nothing here waits for the device.
+
+    Args:
+        num_classes: C.
+        num_choices: operators of the program.
+        signals: what plugins count: `function(logits [B, C], targets [B]) -> [B]`, summed by class.
+    """
+
+    def __init__(self, num_classes: int, num_choices: int, signals: Mapping[str, Signal] | None = None) -> None:
+        self.signals = dict(signals or {})
+        self.sums = {name: torch.zeros(num_classes) for name in (*BY_CLASS, *self.signals)}
+        self.sums["used"] = torch.zeros(num_classes, num_choices)
+        self.sums["strength_used"] = torch.zeros(num_classes, num_choices)
+        self.drawn = 0
+        self.observed = 0
+
+    def __getattr__(self, name: str) -> Tensor:
+        try:
+            return self.__dict__["sums"][name]  # type: ignore[no-any-return]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def to(self, device: torch.device) -> None:
+        """Move the counts."""
+        self.sums = {name: value.to(device) for name, value in self.sums.items()}
+
+    @torch.no_grad()
+    def count_plan(self, plan: Plan, classes: Tensor) -> None:
+        """Count which operators a plan applies, and how strongly: `classes` [B] int64."""
+        self.drawn += 1
+        used = self.sums["used"]
+        if plan.choice.numel() == 0 or used.shape[1] == 0:
+            return
+        active = plan.choice >= 0
+        cell = (classes[:, None] * used.shape[1] + plan.choice.clamp(min=0)).flatten()
+        used.view(-1).scatter_add_(0, cell, active.flatten().to(used.dtype))
+        # an operator without strength is used in full; one given in its own unit counts no strength
+        strength = torch.where(active, plan.strength.nan_to_num(0.0), 0.0).flatten().to(used.dtype)
+        self.sums["strength_used"].view(-1).scatter_add_(0, cell, strength)
+
+    @torch.no_grad()
+    def count_answers(self, logits: Tensor, targets: Tensor, split: str) -> None:
+        """Count the model's answers: `logits` [B, C], `targets` [B] int64."""
+        right = (logits.argmax(1) == targets).to(torch.float32)
+        one = torch.ones_like(right)
+        if split == "val":
+            added = {"val_correct": right, "val_seen": one}
+        else:
+            self.observed += 1
+            loss = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+            added = {"correct": right, "seen": one, "loss": loss}
+            added |= {name: function(logits, targets).to(torch.float32) for name, function in self.signals.items()}
+        for name, value in added.items():
+            self.sums[name].scatter_add_(0, targets, value)
+
+    def reduce(self) -> None:
+        """Sum over the ranks of a distributed run, so that every rank learns the same."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        device = next(iter(self.sums.values())).device
+        counts = torch.tensor([self.drawn, self.observed], dtype=torch.float32, device=device)
+        flat = torch.cat([counts, *(value.flatten() for value in self.sums.values())])
+        distributed.all_reduce(flat)
+        self.drawn, self.observed = int(flat[0]), int(flat[1])
+        parts = flat[2:].split([value.numel() for value in self.sums.values()])
+        self.sums = {
+            name: part.view_as(value).clone() for (name, value), part in zip(self.sums.items(), parts, strict=True)
+        }
+
+    def reset(self) -> None:
+        """Begin a new epoch."""
+        self.sums = {name: torch.zeros_like(value) for name, value in self.sums.items()}
+        self.drawn = self.observed = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts on the CPU."""
+        return {
+            "sums": {name: value.cpu() for name, value in self.sums.items()},
+            "drawn": self.drawn,
+            "observed": self.observed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.sums = {name: state["sums"][name].to(value.device) for name, value in self.sums.items()}
+        self.drawn, self.observed = state["drawn"], state["observed"]

@@ -1,0 +1,401 @@
+"""A policy: a strategy bound to a data set's classes, holding what it has learned. What a training loop holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+from augkit.checks import check_images, check_logits, check_targets, class_counts_of
+from augkit.engine.batched import execute, mix_targets
+from augkit.engine.draw import draw
+from augkit.engine.environment import Bank
+from augkit.engine.output import Output
+from augkit.engine.plan import Plan
+from augkit.engine.program import Sizes, bind, steps_of
+from augkit.engine.streams import Occurrences, fold, key_of
+from augkit.errors import DocumentError, InputError, StateError
+from augkit.learning.memory import Memory
+from augkit.learning.pool import Pool
+from augkit.learning.statistics import BY_CLASS, Statistics
+from augkit.plugins import registry
+from augkit.registry import Registry
+from augkit.strategy.document import load_strategy
+from augkit.strategy.model import BatchStep, Strategy
+
+
+class Policy:
+    """Augments batches as its strategy says, and learns from the model's answers.
+
+    Make one with `Policy.load`. Attributes for reading: `strategy`, `program`, `needs`, `epoch` (0-based, the one
+    under way), `num_classes`, `statistics` (of the epoch under way), `history` (a dict for each ended epoch), `pool`,
+    `out`, `last_plan`, `warnings`. `enabled = False` passes images through; `mixing = False` leaves out the mixing
+    steps while targets stay dense.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        class_counts: Sequence[int] | Tensor | Mapping[int, int] | None = None,
+        class_names: Sequence[str] | None = None,
+        groups: int | Sequence[str] | None = None,
+        num_samples: int | None = None,
+        epochs: int | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        out: Output | None = None,
+        label_smoothing: float = 0.0,
+        registry: Registry,
+    ) -> None:
+        self.strategy, self.seed, self.epochs, self.out, self.label_smoothing = (
+            strategy,
+            seed,
+            epochs,
+            out,
+            label_smoothing,
+        )
+        self.needs = strategy.needs
+        counts = class_counts_of(class_counts, class_names)
+        self.class_names = tuple(class_names) if class_names is not None else None
+        self.num_classes = len(counts) if counts is not None else len(class_names) if class_names is not None else None
+        num_groups = groups if isinstance(groups, int) else len(groups) if groups is not None else None
+        if num_samples is None and counts is not None:
+            num_samples = int(counts.sum())
+        self._require(counts, num_groups, num_samples)
+        self.program = bind(strategy, Sizes(self.num_classes or 1, num_groups or 1, num_samples or 1))
+        self.statistics = Statistics(self.num_classes or 1, len(self.program.choices), registry.signals)
+        self.memory = Memory(self.program, seed, self._first_signals(counts))
+        self.mixes = any(
+            isinstance(step, BatchStep)
+            for b in self.program.bounds
+            for _, step in steps_of(b.strategy.pipeline, "pipeline")
+        )
+        self.pool: Pool | None = None
+        if "pool" in self.needs:
+            self.attach_pool(Pool(self.num_classes or 1, seed=seed))
+        self.enabled = self.mixing = True
+        self.epoch = self.step = self._batch = 0
+        self._began = False
+        self.history: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+        self.last_plan: Plan | None = None
+        self._bank, self._occurrences = Bank(), Occurrences()
+        self._fixed_device = torch.device(device) if device is not None else None
+        self.device = torch.device("cpu")
+        if self._fixed_device is not None:
+            self.to(self._fixed_device)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path | Mapping[str, Any],
+        *,
+        class_counts: Sequence[int] | Tensor | Mapping[int, int] | None = None,
+        class_names: Sequence[str] | None = None,
+        groups: int | Sequence[str] | None = None,
+        num_samples: int | None = None,
+        epochs: int | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        out: Output | None = None,
+        image: Mapping[str, Any] | None = None,
+        label_smoothing: float = 0.0,
+        **params: float,
+    ) -> Policy:
+        """Load a strategy and bind it.
+
+        Args:
+            source: a registered name, a path (it has a path separator or ends in .yaml, .yml or .json) or a mapping.
+            class_counts: training images of each class, by class number.
+            class_names: names of the classes; their number is enough where counts are not needed.
+            groups: how many groups there are, or their names.
+            num_samples: length of the training set where state has a `samples` axis; the sum of the counts otherwise.
+            epochs: planned length of the training, for schedules.
+            seed: of every random number.
+            device: where the policy works; without it, wherever the first images are.
+            out: a normalised output instead of the images' own dtype.
+            image: settings that override the document's `image`.
+            label_smoothing: 0..1, for documents that mix images and so return dense targets.
+            params: values that override the document's `params`.
+
+        Raises:
+            DocumentError: the document is wrong, or needs something that was not given.
+        """
+        names = registry()
+        strategy = load_strategy(source, names, params=params or None, image=image)
+        return cls(
+            strategy,
+            class_counts=class_counts,
+            class_names=class_names,
+            groups=groups,
+            num_samples=num_samples,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            out=out,
+            label_smoothing=label_smoothing,
+            registry=names,
+        )
+
+    def _require(self, counts: Tensor | None, groups: int | None, samples: int | None) -> None:
+        mixing = any(isinstance(step, BatchStep) for _, step in steps_of(self.strategy.pipeline, "pipeline"))
+        have = {
+            "class_counts": counts is not None,
+            "classes": self.num_classes is not None or not mixing,
+            "epochs": self.epochs is not None,
+            "group": groups is not None,
+            "samples": samples is not None,
+        }
+        wanted = set(self.needs) | {"classes"}
+        told = {
+            "class_counts": "class_counts=, the number of training images of each class",
+            "classes": "class_counts= or class_names=, since it reads or makes targets by class",
+            "epochs": "epochs=, the planned length of the training",
+            "group": "groups=, the number of groups",
+            "samples": "class_counts= or num_samples=, the length of the training set",
+        }
+        for need, given in have.items():
+            if need in wanted and not given:
+                raise DocumentError(f'strategy "{self.strategy.name}" needs {told[need]}', file=self.strategy.file)
+
+    def _first_signals(self, counts: Tensor | None) -> dict[str, Tensor]:
+        classes = self.num_classes or 1
+        signals = {name: torch.zeros(classes) for name in (*BY_CLASS, *self.statistics.signals)}
+        known = counts.float() if counts is not None else torch.zeros(classes)
+        order = torch.argsort(known, descending=True, stable=True)
+        rank = torch.empty(classes).scatter_(0, order, torch.arange(classes, dtype=torch.float32))
+        scalars = {"epoch": 0.0, "epochs": float(self.epochs or 0), "step": 0.0}
+        return {**signals, "class_count": known, "class_rank": rank, **{n: torch.tensor(v) for n, v in scalars.items()}}
+
+    def __repr__(self) -> str:
+        return f'Policy("{self.strategy.name}", classes={self.num_classes}, epoch={self.epoch}, seed={self.seed})'
+
+    def to(self, device: torch.device | str) -> Policy:
+        """Move tables and learned state; returns the policy."""
+        self.device = torch.device(device)
+        self.program = self.program.to(self.device)
+        self.memory.program = self.program
+        self.memory.to(self.device)
+        self.statistics.to(self.device)
+        return self
+
+    def attach_pool(self, pool: Pool) -> None:
+        """Draw partners from this pool."""
+        if pool.num_classes != (self.num_classes or 1):
+            raise InputError(f"the pool has {pool.num_classes} classes, the policy {self.num_classes}")
+        self.pool = pool
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, *, index: Tensor | None = None, group: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Augment a batch.
+
+        Args:
+            images: [B, 3, H, W] uint8, or floating point in 0..1; never written to.
+            targets: [B] int64 class numbers.
+            index: [B] int64 position of each image in the data set; makes the draw independent of batching and order.
+            group: [B] int64 group numbers, for documents that use them.
+
+        Returns:
+            images of the same dtype (or as `out` says), and the targets: dense [B, C] float32 if the document mixes,
+            otherwise the ones given.
+
+        Raises:
+            InputError: a shape, dtype, range or device does not fit.
+            StateError: the epoch before ended without the `observe` that the document needs.
+        """
+        check_images(images, first=self.step == 0)
+        plan = self.plan(targets, index=index, group=group, images=images)
+        self.statistics.count_plan(plan, plan.targets if self.num_classes else torch.zeros_like(plan.targets))
+        return self.apply(images, plan)
+
+    def plan(
+        self, targets: Tensor, *, index: Tensor | None = None, group: Tensor | None = None, images: Tensor | None = None
+    ) -> Plan:
+        """Draw the next batch's plan; `images` only feed the pool of a document that draws partners from it."""
+        check_targets(targets, self.num_classes)
+        self._check_companions(targets, index, group, images)
+        self._settle_device(targets)
+        self.begin_epoch()
+        if self.pool is not None and images is not None and "pool" in self.needs:
+            kept = images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)
+            self.pool.add(kept, targets, index)
+        indices = {
+            "y": targets,
+            **({"index": index} if index is not None else {}),
+            **({"group": group} if group is not None else {}),
+        }
+        keys, epoch_key = self._keys(targets, index)
+        self._bank.begin(keys)
+        root = self.program.root
+        environment = self.memory.environment(root, "draw", self.epoch)
+        environment = environment.for_batch(keys, epoch_key, self._bank, indices)
+        plan = draw(self.program, self.memory.values, environment, self.pool, mixing=self.mixing and self.enabled)
+        if not self.enabled:
+            plan = plan.without_operators()
+        self._batch += 1
+        self.step += 1
+        self.last_plan = plan
+        return plan
+
+    def apply(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Do what a plan says: the same plan and images give the same result. Shapes as for calling the policy.
+
+        Raises:
+            InputError: the plan was drawn for another number of images.
+        """
+        if len(plan) != len(images):
+            raise InputError(f"the plan was drawn for {len(plan)} images but there are {len(images)}")
+        if images.device != plan.choice.device:
+            raise InputError(
+                f"images are on {images.device} but the plan is on {plan.choice.device}; move one: plan.to(images.device)"
+            )
+        partners = tuple(
+            self.pool.gather(mix.partner) if mix.pooled and self.pool is not None else None for mix in plan.mixes
+        )
+        result = execute(images, plan, out=self.out, partners=partners)
+        if not self.mixes:
+            return result, plan.targets
+        size = (images.shape[-2], images.shape[-1])
+        return result, mix_targets(plan, plan.targets, self.num_classes or 1, self.label_smoothing, size)
+
+    def begin_epoch(self) -> None:
+        """Run the rules of an epoch's start; the first batch of an epoch does this by itself."""
+        if self._began:
+            return
+        self._began = True
+        self.memory.set_signals({"epoch": torch.tensor(float(self.epoch), device=self.device)})
+        self.memory.run("epoch_start", self.epoch)
+
+    def observe(
+        self, logits: Tensor | tuple[Any, ...] | dict[str, Any], targets: Tensor | None = None, split: str = "train"
+    ) -> None:
+        """Count the model's answers by the images' own labels, on the device.
+
+        Args:
+            logits: [B, C]; of a tuple or a dict the first tensor.
+            targets: [B] int64; without them, those of the last batch that was augmented.
+            split: `train`, or `val` for the `val_*` signals.
+
+        Raises:
+            InputError: shapes do not fit, or there was no batch yet.
+        """
+        logits = check_logits(logits, self.num_classes, split)
+        if targets is None:
+            if self.last_plan is None:
+                raise InputError("observe(logits) was called before any batch was augmented; pass targets=")
+            targets = self.last_plan.targets
+        check_targets(targets, self.num_classes)
+        if len(targets) != len(logits):
+            raise InputError(
+                f"observe got {len(logits)} answers for {len(targets)} targets; pass the targets of this very batch"
+            )
+        if self.num_classes is None:
+            return
+        self._settle_device(targets)
+        self.statistics.count_answers(logits.detach(), targets.to(logits.device), split)
+
+    def end_epoch(self) -> None:
+        """Run the rules of an epoch's end with its counts, and begin to count anew.
+
+        Raises:
+            StateError: the document learns from answers, and nobody showed it any in this epoch.
+        """
+        self.begin_epoch()
+        self.statistics.reduce()
+        if "observe" in self.needs and self.statistics.drawn and not self.statistics.observed:
+            raise StateError(
+                f'strategy "{self.strategy.name}" learns from the model\'s answers but saw none in epoch {self.epoch};'
+                " call policy.observe(logits) after each forward pass, or use augkit.integrations.timm.wrap"
+            )
+        sums = {name: value.clone() for name, value in self.statistics.sums.items()}
+        self.memory.set_signals({**sums, "step": torch.tensor(float(self.step), device=self.device)})
+        self.memory.run("epoch_end", self.epoch)
+        self.history.append({"epoch": self.epoch, **{name: value.tolist() for name, value in sums.items()}})
+        self._warn_of_divisions()
+        self.statistics.reset()
+        self._occurrences.reset()
+        self.epoch += 1
+        self._batch, self._began = 0, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly, seed included; tensors on the CPU."""
+        return {
+            "strategy": self.strategy.hash,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "step": self.step,
+            "batch": self._batch,
+            "began": self._began,
+            "memory": self.memory.state_dict(),
+            "statistics": self.statistics.state_dict(),
+            "occurrences": self._occurrences.counts.cpu(),
+            "history": list(self.history),
+            "pool": self.pool.state_dict() if self.pool is not None else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a stored state.
+
+        Raises:
+            StateError: it belongs to another document or data set.
+        """
+        if state.get("strategy") != self.strategy.hash:
+            raise StateError(
+                f'the stored state belongs to another document than "{self.strategy.name}" as it stands now;'
+                " load the document it was made with, or start anew"
+            )
+        self.memory.load_state_dict(state["memory"])
+        self.statistics.load_state_dict(state["statistics"])
+        self.memory.seed = self.seed = state["seed"]
+        self.epoch, self.step, self._batch, self._began = state["epoch"], state["step"], state["batch"], state["began"]
+        self._occurrences.counts = state["occurrences"].to(self.device)
+        self.history = list(state["history"])
+        if self.pool is not None and state["pool"] is not None:
+            self.pool.load_state_dict(state["pool"])
+
+    def _keys(self, targets: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
+        epoch_key = torch.full((), key_of(self.seed, self.epoch, "image"), dtype=torch.int64, device=targets.device)
+        if index is not None:
+            return fold(fold(epoch_key, index), self._occurrences.take(index)), epoch_key
+        rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+        base = torch.full(
+            (), key_of(self.seed, self.epoch, "batch", rank, self._batch), dtype=torch.int64, device=targets.device
+        )
+        return fold(base, torch.arange(len(targets), device=targets.device)), epoch_key
+
+    def _check_companions(
+        self, targets: Tensor, index: Tensor | None, group: Tensor | None, images: Tensor | None
+    ) -> None:
+        for name, value in (("images", images), ("index", index), ("group", group)):
+            if value is None:
+                if name in self.needs:
+                    raise InputError(f'strategy "{self.strategy.name}" uses `{name}`: pass {name}= with each batch')
+                continue
+            if len(value) != len(targets):
+                raise InputError(f"{name} has {len(value)} entries but there are {len(targets)} targets")
+            if value.device != targets.device:
+                raise InputError(
+                    f"{name} is on {value.device} but targets are on {targets.device}; move both to one device"
+                )
+
+    def _settle_device(self, targets: Tensor) -> None:
+        if targets.device == self.device:
+            return
+        if self._fixed_device is not None:
+            raise InputError(
+                f"the policy works on {self.device} but the batch is on {targets.device}; load it with device= of the batch"
+            )
+        self.to(targets.device)
+
+    def _warn_of_divisions(self) -> None:
+        count = int(self.memory.divisions)
+        if count and not self.warnings:
+            self.warnings.append(
+                f'strategy "{self.strategy.name}" divided by zero {count} times (each gave 0) by epoch {self.epoch}'
+            )
