@@ -1,40 +1,13 @@
-"""Checks of what callers hand in. Looking at values costs a wait on a GPU, so there only the first batch is looked at."""
+"""Checks of what callers hand in. On a GPU looking at values means waiting, so there only the first batch is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from augkit.errors import InputError
-
-
-def class_counts_of(
-    counts: Sequence[int] | Tensor | Mapping[int, int] | None, names: Sequence[str] | None
-) -> Tensor | None:
-    """[C] int64 counts, checked.
-
-    Raises:
-        InputError: negative counts, gaps in the class numbers, or another number of names.
-    """
-    if counts is None:
-        return None
-    if isinstance(counts, Mapping):
-        if sorted(counts) != list(range(len(counts))):
-            raise InputError(
-                f"class_counts must have an entry for every class 0..{len(counts) - 1}, but has {sorted(counts)[:5]}..."
-            )
-        counts = [counts[number] for number in range(len(counts))]
-    result = torch.as_tensor(counts).to(torch.int64).flatten().cpu()
-    if len(result) == 0 or bool((result < 0).any()):
-        raise InputError("class_counts must hold a number of 0 or more for each class, and at least one class")
-    if names is not None and len(names) != len(result):
-        raise InputError(
-            f"class_counts has {len(result)} classes but class_names has {len(names)}; give one name for each class"
-        )
-    return result
 
 
 def check_images(images: Tensor, *, first: bool) -> None:
@@ -69,13 +42,16 @@ def check_targets(targets: Tensor, num_classes: int | None) -> None:
             else type(targets).__name__
         )
         raise InputError(
-            f"targets must be class numbers, an int64 tensor [B], not {what}; dense or multi-label targets cannot be mixed here"
+            f"targets must be class numbers, an int64 tensor [B], not {what};"
+            " dense or multi-label targets do not fit here"
         )
     if num_classes is not None and targets.numel() and targets.device.type == "cpu":
         low, high = (int(edge) for edge in targets.aminmax())
-        if low < 0 or high >= num_classes:
+        wrong = low if low < 0 else high
+        if not 0 <= wrong < num_classes:
             raise InputError(
-                f"targets hold class {high if high >= num_classes else low}, but the policy was loaded with {num_classes} classes (0..{num_classes - 1})"
+                f"targets hold class {wrong}, but the policy was loaded with {num_classes} classes"
+                f" (0..{num_classes - 1}); load it with this data set's class_counts"
             )
 
 

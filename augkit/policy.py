@@ -10,22 +10,23 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from augkit.checks import check_images, check_logits, check_targets, class_counts_of
+from augkit.binding import Counts, Facts, mixes
+from augkit.checks import check_images, check_logits, check_targets
 from augkit.engine.batched import execute, mix_targets
 from augkit.engine.draw import draw
 from augkit.engine.environment import Bank
 from augkit.engine.output import Output
 from augkit.engine.plan import Plan
-from augkit.engine.program import Sizes, bind, steps_of
+from augkit.engine.program import bind
 from augkit.engine.streams import Occurrences, fold, key_of
-from augkit.errors import DocumentError, InputError, StateError
+from augkit.errors import InputError, StateError
 from augkit.learning.memory import Memory
 from augkit.learning.pool import Pool
 from augkit.learning.statistics import BY_CLASS, Statistics
 from augkit.plugins import registry
 from augkit.registry import Registry
 from augkit.strategy.document import load_strategy
-from augkit.strategy.model import BatchStep, Strategy
+from augkit.strategy.model import Strategy
 
 
 class Policy:
@@ -41,7 +42,7 @@ class Policy:
         self,
         strategy: Strategy,
         *,
-        class_counts: Sequence[int] | Tensor | Mapping[int, int] | None = None,
+        class_counts: Counts | None = None,
         class_names: Sequence[str] | None = None,
         groups: int | Sequence[str] | None = None,
         num_samples: int | None = None,
@@ -52,29 +53,16 @@ class Policy:
         label_smoothing: float = 0.0,
         registry: Registry,
     ) -> None:
-        self.strategy, self.seed, self.epochs, self.out, self.label_smoothing = (
-            strategy,
-            seed,
-            epochs,
-            out,
-            label_smoothing,
-        )
-        self.needs = strategy.needs
-        counts = class_counts_of(class_counts, class_names)
-        self.class_names = tuple(class_names) if class_names is not None else None
-        self.num_classes = len(counts) if counts is not None else len(class_names) if class_names is not None else None
-        num_groups = groups if isinstance(groups, int) else len(groups) if groups is not None else None
-        if num_samples is None and counts is not None:
-            num_samples = int(counts.sum())
-        self._require(counts, num_groups, num_samples)
-        self.program = bind(strategy, Sizes(self.num_classes or 1, num_groups or 1, num_samples or 1))
+        facts = Facts.gather(class_counts, class_names, groups, num_samples, epochs)
+        facts.require(strategy)
+        self.strategy, self.needs, self.facts = strategy, strategy.needs, facts
+        self.num_classes = facts.num_classes
+        self.seed, self.out, self.label_smoothing = seed, out, label_smoothing
+        self.program = bind(strategy, facts.sizes)
+        self.mixes = mixes(strategy)
         self.statistics = Statistics(self.num_classes or 1, len(self.program.choices), registry.signals)
-        self.memory = Memory(self.program, seed, self._first_signals(counts))
-        self.mixes = any(
-            isinstance(step, BatchStep)
-            for b in self.program.bounds
-            for _, step in steps_of(b.strategy.pipeline, "pipeline")
-        )
+        first = facts.first_signals([*BY_CLASS, *self.statistics.signals])
+        self.memory = Memory(self.program, seed, first)
         self.pool: Pool | None = None
         if "pool" in self.needs:
             self.attach_pool(Pool(self.num_classes or 1, seed=seed))
@@ -95,7 +83,7 @@ class Policy:
         cls,
         source: str | Path | Mapping[str, Any],
         *,
-        class_counts: Sequence[int] | Tensor | Mapping[int, int] | None = None,
+        class_counts: Counts | None = None,
         class_names: Sequence[str] | None = None,
         groups: int | Sequence[str] | None = None,
         num_samples: int | None = None,
@@ -141,36 +129,6 @@ class Policy:
             label_smoothing=label_smoothing,
             registry=names,
         )
-
-    def _require(self, counts: Tensor | None, groups: int | None, samples: int | None) -> None:
-        mixing = any(isinstance(step, BatchStep) for _, step in steps_of(self.strategy.pipeline, "pipeline"))
-        have = {
-            "class_counts": counts is not None,
-            "classes": self.num_classes is not None or not mixing,
-            "epochs": self.epochs is not None,
-            "group": groups is not None,
-            "samples": samples is not None,
-        }
-        wanted = set(self.needs) | {"classes"}
-        told = {
-            "class_counts": "class_counts=, the number of training images of each class",
-            "classes": "class_counts= or class_names=, since it reads or makes targets by class",
-            "epochs": "epochs=, the planned length of the training",
-            "group": "groups=, the number of groups",
-            "samples": "class_counts= or num_samples=, the length of the training set",
-        }
-        for need, given in have.items():
-            if need in wanted and not given:
-                raise DocumentError(f'strategy "{self.strategy.name}" needs {told[need]}', file=self.strategy.file)
-
-    def _first_signals(self, counts: Tensor | None) -> dict[str, Tensor]:
-        classes = self.num_classes or 1
-        signals = {name: torch.zeros(classes) for name in (*BY_CLASS, *self.statistics.signals)}
-        known = counts.float() if counts is not None else torch.zeros(classes)
-        order = torch.argsort(known, descending=True, stable=True)
-        rank = torch.empty(classes).scatter_(0, order, torch.arange(classes, dtype=torch.float32))
-        scalars = {"epoch": 0.0, "epochs": float(self.epochs or 0), "step": 0.0}
-        return {**signals, "class_count": known, "class_rank": rank, **{n: torch.tensor(v) for n, v in scalars.items()}}
 
     def __repr__(self) -> str:
         return f'Policy("{self.strategy.name}", classes={self.num_classes}, epoch={self.epoch}, seed={self.seed})'
@@ -253,7 +211,7 @@ class Policy:
             raise InputError(f"the plan was drawn for {len(plan)} images but there are {len(images)}")
         if images.device != plan.choice.device:
             raise InputError(
-                f"images are on {images.device} but the plan is on {plan.choice.device}; move one: plan.to(images.device)"
+                f"images are on {images.device} but the plan is on {plan.choice.device}; use plan.to(images.device)"
             )
         partners = tuple(
             self.pool.gather(mix.partner) if mix.pooled and self.pool is not None else None for mix in plan.mixes
@@ -389,7 +347,7 @@ class Policy:
             return
         if self._fixed_device is not None:
             raise InputError(
-                f"the policy works on {self.device} but the batch is on {targets.device}; load it with device= of the batch"
+                f"the policy works on {self.device} but the batch is on {targets.device}; load it with that device="
             )
         self.to(targets.device)
 

@@ -37,7 +37,7 @@ class Memory:
             use = torch.zeros(program.sizes.classes, bound.ops)
             self.values[bound.path] = {**signals, "used": use, "strength_used": use.clone(), **params}
         for bound in program.bounds:
-            for name, spec in bound.strategy.state.items():
+            for name in bound.strategy.state:
                 value = evaluate(bound.strategy.typed[f"state.{name}.init"], self.environment(bound, "init", 0))
                 self.values[bound.path][name] = self._settled(bound, name, value, f"state.{name}.init")
 

@@ -47,8 +47,8 @@ class Pool:
         assert self.images is not None
         if images.shape[1:] != self.images.shape[2:]:
             raise InputError(
-                f"the pool holds images of shape {tuple(self.images.shape[2:])} but was given {tuple(images.shape[1:])};"
-                " keep one image size, or make a pool for each"
+                f"the pool holds images of shape {tuple(self.images.shape[2:])} but was given"
+                f" {tuple(images.shape[1:])}; keep one image size, or make a pool for each"
             )
         number = self.met[targets] + ordinal(targets)
         u = uniforms(number + targets * (1 << 32), site_constants(f"pool {self.seed}", 1, targets.device))[:, 0]
@@ -73,8 +73,8 @@ class Pool:
         self.per_class = max(1, min(self.per_class, self.max_bytes // max(1, each)))
         if each > self.max_bytes:
             raise InputError(
-                f"one image of each of {self.num_classes} classes takes {each} bytes, more than the pool's {self.max_bytes};"
-                " raise max_bytes"
+                f"one image of each of {self.num_classes} classes takes {each} bytes, more than the"
+                f" pool's {self.max_bytes}; raise max_bytes"
             )
         shape = (self.num_classes, self.per_class)
         self.images = torch.zeros(*shape, *images.shape[1:], dtype=torch.uint8, device=images.device)

@@ -1,0 +1,131 @@
+"""What a data set tells a policy when it is loaded, and whether that is all its document needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from augkit.engine.program import Sizes, steps_of
+from augkit.errors import DocumentError, InputError
+from augkit.strategy.model import BatchStep, Strategy, UseStep
+
+Counts = Sequence[int] | Tensor | Mapping[int, int]
+
+TOLD = {
+    "class_counts": "class_counts=, the number of training images of each class",
+    "classes": "class_counts= or class_names=, since it works by class",
+    "epochs": "epochs=, the planned length of the training",
+    "group": "groups=, the number of groups or their names",
+    "samples": "class_counts= or num_samples=, the length of the training set",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of the data set and the run. `num_classes` is None when nothing was said about classes."""
+
+    counts: Tensor | None
+    """[C] int64 training images of each class."""
+    num_classes: int | None
+    num_groups: int | None
+    num_samples: int | None
+    epochs: int | None
+
+    @classmethod
+    def gather(
+        cls,
+        counts: Counts | None,
+        names: Sequence[str] | None,
+        groups: int | Sequence[str] | None,
+        samples: int | None,
+        epochs: int | None,
+    ) -> Facts:
+        """Check and complete what was given to `Policy.load`.
+
+        Raises:
+            InputError: negative counts, gaps in the class numbers, another number of names, epochs below 1.
+        """
+        table = class_counts_of(counts, names)
+        if epochs is not None and epochs < 1:
+            raise InputError(f"epochs must be 1 or more, not {epochs}")
+        num_classes = len(table) if table is not None else len(names) if names is not None else None
+        num_groups = groups if groups is None or isinstance(groups, int) else len(groups)
+        if samples is None and table is not None:
+            samples = int(table.sum())
+        return cls(table, num_classes, num_groups, samples, epochs)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Axis lengths; 1 for what is not known."""
+        return Sizes(self.num_classes or 1, self.num_groups or 1, self.num_samples or 1)
+
+    def require(self, strategy: Strategy) -> None:
+        """Refuse a strategy that needs more than these facts.
+
+        Raises:
+            DocumentError: naming the first thing that is missing.
+        """
+        given = {
+            "class_counts": self.counts,
+            "classes": self.num_classes,
+            "epochs": self.epochs,
+            "group": self.num_groups,
+            "samples": self.num_samples,
+        }
+        wanted = {*strategy.needs, *(("classes",) if works_by_class(strategy) else ())}
+        wanted |= {"samples"} if uses_axis(strategy, "samples") else set()
+        for need, told in TOLD.items():
+            if need in wanted and given[need] is None:
+                raise DocumentError(f'strategy "{strategy.name}" needs {told}', file=strategy.file)
+
+    def first_signals(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Every shared signal before the first epoch; `names` are those counted by class."""
+        classes = self.num_classes or 1
+        known = self.counts.float() if self.counts is not None else torch.zeros(classes)
+        order = torch.argsort(known, descending=True, stable=True)
+        rank = torch.empty(classes).scatter_(0, order, torch.arange(classes, dtype=torch.float32))
+        scalars = {"epoch": 0.0, "epochs": float(self.epochs or 0), "step": 0.0}
+        signals = {name: torch.zeros(classes) for name in names}
+        return {**signals, "class_count": known, "class_rank": rank, **{n: torch.tensor(v) for n, v in scalars.items()}}
+
+
+def parts_of(strategy: Strategy) -> list[Strategy]:
+    """The strategy and every one that it uses."""
+    inner = [step.strategy for _, step in steps_of(strategy.pipeline, "pipeline") if isinstance(step, UseStep)]
+    return [strategy, *(part for used in inner for part in parts_of(used))]
+
+
+def mixes(strategy: Strategy) -> bool:
+    """Whether images are mixed, so that targets are dense."""
+    steps = [step for part in parts_of(strategy) for _, step in steps_of(part.pipeline, "pipeline")]
+    return any(isinstance(step, BatchStep) for step in steps)
+
+
+def uses_axis(strategy: Strategy, axis: str) -> bool:
+    """Whether any state has this axis."""
+    return any(axis in spec.axes for part in parts_of(strategy) for spec in part.state.values())
+
+
+def works_by_class(strategy: Strategy) -> bool:
+    """Whether it cannot do without the number of classes."""
+    learns = bool({"observe", "val"} & strategy.needs)
+    return mixes(strategy) or uses_axis(strategy, "classes") or learns
+
+
+def class_counts_of(counts: Counts | None, names: Sequence[str] | None) -> Tensor | None:
+    """[C] int64 counts, checked; see `Facts.gather`."""
+    if counts is None:
+        return None
+    if isinstance(counts, Mapping):
+        if sorted(counts) != list(range(len(counts))):
+            raise InputError(f"class_counts must have an entry for every class 0..{len(counts) - 1}, each once")
+        counts = [counts[number] for number in range(len(counts))]
+    result = torch.as_tensor(counts).to(torch.int64).flatten().cpu()
+    if len(result) == 0 or bool((result < 0).any()):
+        raise InputError("class_counts must hold a number of 0 or more for each class, and at least one class")
+    if names is not None and len(names) != len(result):
+        raise InputError(f"class_counts has {len(result)} classes but class_names has {len(names)}; name each class")
+    return result
