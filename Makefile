@@ -1,0 +1,50 @@
+# Each target makes .venv and installs what it needs. Choose the interpreter with `make PYTHON=python3.12 test`,
+# and an install without pinned versions (a GPU machine, another Python) with `make CONSTRAINTS= test`.
+PYTHON ?= python3
+CONSTRAINTS ?= -c constraints.txt
+BIN := .venv/bin
+STAMP := .venv/.installed
+PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+EDITABLE := -e ".[dev,tensorboard]" $(foreach file,$(PLUGINS),-e $(patsubst %/,%,$(dir $(file))))
+
+# Workers share the cores, so each computes on one thread.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.PHONY: help install demo test test-fast lint format bench docs clean
+
+help:
+	@echo "make demo | test | test-fast | lint | format | bench | docs | clean"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt $(PLUGINS)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(CONSTRAINTS) $(EDITABLE)
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/augkit demo --out runs/demo
+
+test: $(STAMP)
+	$(TEST)
+
+test-fast: $(STAMP)
+	$(TEST) -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	set -e; for script in benchmarks/[a-z]*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script; done
+
+docs: $(STAMP)
+	$(BIN)/python -m augkit.cli.docs site
+
+clean:
+	rm -rf .venv build dist site runs *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
