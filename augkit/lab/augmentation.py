@@ -1,0 +1,75 @@
+"""A recipe's augmentation as one document: base before, the policy, base after, normalised in the last pass.
+
+One document means one plan and one run over the pixels. The policy inside `use` keeps its own palette and state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkit.engine.output import Output
+from augkit.lab.data import Data
+from augkit.lab.recipe import Recipe
+from augkit.policy import Policy
+from augkit.registry import Registry
+from augkit.strategy.document import load_strategy
+from augkit.strategy.model import Strategy
+
+
+class Normalise(nn.Module):
+    """uint8 [B, 3, H, W] to float32 `(x / 255 - mean) / std`: what test images go through."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+        super().__init__()
+        column = torch.tensor(std).view(1, 3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * column), persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean).view(1, 3, 1, 1) / column, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, images.float(), self.scale)
+
+
+def strategy_of(recipe: Recipe, registry: Registry) -> Strategy:
+    """The combined document of a recipe, loaded and checked.
+
+    Raises:
+        DocumentError: the policy or a step of the base is wrong.
+    """
+    policy = load_strategy(recipe.policy.load, registry, params=recipe.policy.params or None)
+    use: dict[str, Any] = {"name": recipe.policy.load, "params": recipe.policy.params}
+    document: dict[str, Any] = {
+        "augkit": 1,
+        "name": f"{recipe.name}-{policy.name}",
+        "image": policy.image.model_dump(),  # the policy's pixels stay as its document wants them
+        "pipeline": [*recipe.base.before, {"use": use}, *recipe.base.after],
+    }
+    return load_strategy(document, registry)
+
+
+def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Policy:
+    """The combined policy, bound to the training classes; its output is normalised float32."""
+    return Policy(
+        strategy_of(recipe, registry),
+        class_counts=data.class_counts,
+        class_names=data.class_names,
+        num_samples=len(data.train),
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        device=device,
+        out=Output(torch.float32, recipe.data.mean, recipe.data.std),
+        registry=registry,
+    )
+
+
+def own_operators(policy: Policy) -> list[int]:
+    """Columns of `used` that belong to the recipe's policy and not to its base alone."""
+    program = policy.program
+    inner = [bound for bound in program.bounds if bound is not program.root]
+    columns = {bound.offset + i for bound in inner for i in range(bound.ops)}
+    return sorted(columns.union(*(bound.single.values() for bound in inner)))

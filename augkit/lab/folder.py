@@ -1,0 +1,100 @@
+"""A run folder: what is written, how it is written so that a kill at any moment loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from augkit.errors import DataError, StateError
+
+RECIPE, CHECKPOINT, METRICS = "recipe.yaml", "checkpoint.pt", "metrics.jsonl"
+ENVIRONMENT, SUMMARY, PER_CLASS, OPERATORS = "environment.json", "summary.json", "per_class.csv", "operators.json"
+_HALF = ".part"
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    half = path.with_name(path.name + _HALF)
+    with half.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON with a line an entry."""
+    write(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """YAML in the given order."""
+    write(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line."""
+    write(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
+
+
+def write_table(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> None:
+    """A CSV file; None is an empty cell."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows([("" if cell is None else cell) for cell in row] for row in rows)
+    write(path, text.getvalue())
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write(folder / CHECKPOINT, buffer.getvalue())
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The last checkpoint, on the CPU; None if there is none yet.
+
+    Raises:
+        StateError: the file is not a checkpoint.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the damaged bytes make it stumble over
+        raise StateError(
+            f"not a readable checkpoint ({type(error).__name__}); remove it to train anew", file=path
+        ) from error
+    return state
+
+
+def claim(folder: Path, *, resume: bool) -> None:
+    """Make sure that a run may write here.
+
+    Raises:
+        DataError: there is something here already, and it is not to be resumed or is no run.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError("the run folder's place is taken by a file; choose another with --out", file=folder)
+    there = [p for p in folder.iterdir() if not p.name.endswith(_HALF)] if folder.exists() else []
+    if there and not resume:
+        raise DataError("the run folder is not empty; go on with --resume or choose another with --out", file=folder)
+    if there and not (folder / RECIPE).exists():
+        raise DataError("this is no run folder (no recipe.yaml in it); choose another with --out", file=folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the run folder cannot be made ({error.strerror}); choose another", file=folder) from error
+    for half in folder.glob(f"*{_HALF}"):
+        half.unlink()

@@ -1,0 +1,166 @@
+"""The training loop: base before, policy, base after, normalise, model, loss, backward, observe."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkit.errors import AugkitError
+from augkit.lab import metrics, models, optimise
+from augkit.lab.augmentation import Normalise, build_policy
+from augkit.lab.data import Data, Split, epoch_batches
+from augkit.lab.recipe import Recipe
+from augkit.policy import Policy
+from augkit.registry import Registry
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Training:
+    """Everything a run needs between two steps; `state_dict` is what a checkpoint holds."""
+
+    recipe: Recipe
+    data: Data
+    device: torch.device
+    model: nn.Module
+    policy: Policy
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    normalise: Normalise
+    records: list[Record] = field(default_factory=list)
+    """One for each finished epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch to run next, 0-based."""
+        return len(self.records)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Model, optimiser, schedule, policy, random state and records. The data's order needs only seed and epoch."""
+        plain = (int, float, str, list, type(None))
+        schedule = {name: value for name, value in self.schedule.state_dict().items() if isinstance(value, plain)}
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "recipe": self.recipe.hash,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": schedule,
+            "policy": self.policy.state_dict(),
+            "random": random,
+            "records": self.records,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.policy.load_state_dict(state["policy"])
+        self.records = list(state["records"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+    def autocast(self) -> torch.autocast:
+        """The context of forward passes: bfloat16 where the recipe asks for it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+    def layout(self, images: Tensor) -> Tensor:
+        """The memory layout that the recipe asks for."""
+        return images.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else images
+
+    def evaluate(self, split: Split) -> tuple[metrics.Scores, Tensor]:
+        """Scores and logits of a split, in eval mode."""
+
+        def ready(images: Tensor) -> Tensor:
+            return self.layout(self.normalise(images))
+
+        return metrics.evaluate(self.model, split, self.data.num_classes, ready, self.autocast())
+
+
+def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Training:
+    """Model, policy, loss, optimiser and schedule of a recipe, before the first step."""
+    model = models.create(recipe.model.name, data.num_classes, recipe.model.options, recipe.seed).to(device)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    optimizer = optimise.optimizer(recipe.optimizer, model)
+    return Training(
+        recipe,
+        data,
+        device,
+        model,
+        build_policy(recipe, data, registry, device),
+        registry.losses[recipe.loss](data.class_counts).to(device),
+        optimizer,
+        optimise.schedule(recipe, optimizer),
+        Normalise(recipe.data.mean, recipe.data.std).to(device),
+    )
+
+
+def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None) -> Record:
+    """One epoch, validation included; appends its record and returns it.
+
+    `seconds` is the training part as a whole, `seconds_input` what loading, augmentation, normalisation, counting and
+    update rules took of it (on the CPU, where a clock can tell; None on a GPU, which works on while the host draws).
+
+    Raises:
+        AugkitError: the loss is no longer finite.
+    """
+    recipe, policy, split, epoch = run.recipe, run.policy, run.data.train, run.epoch
+    run.model.train()
+    run.schedule.step(epoch)
+    total, seconds_input, begin = torch.zeros((), device=run.device), 0.0, time.perf_counter()
+    positions = [part.to(run.device) for part in epoch_batches(len(split), recipe.batch_size, recipe.seed, epoch)]
+    batches = split.batches(positions)
+    for step, where in enumerate(positions):
+        tick = time.perf_counter()
+        inputs, targets = policy(next(batches), split.labels[where], index=where)
+        inputs = run.layout(inputs)
+        seconds_input += time.perf_counter() - tick
+
+        with run.autocast():
+            logits = run.model(inputs)
+        loss = run.loss(logits.float(), targets)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        run.optimizer.step()
+
+        tick = time.perf_counter()
+        policy.observe(logits.detach())
+        total += loss.detach() * len(where)  # summed on the device: a step waits for nothing
+        seconds_input += time.perf_counter() - tick
+        if on_step is not None:
+            on_step(step + 1, len(positions))
+    record: Record = {"epoch": epoch, "lr": run.optimizer.param_groups[0]["lr"], "loss": float(total) / len(split)}
+    seconds = time.perf_counter() - begin
+    if not math.isfinite(record["loss"]):
+        raise AugkitError(f"the training loss is {record['loss']} after epoch {epoch}; try a lower optimizer.lr")
+    return _finish_epoch(run, record, seconds, seconds_input)
+
+
+def _finish_epoch(run: Training, record: Record, seconds: float, seconds_input: float) -> Record:
+    """Validation, the policy's update rules, and the record."""
+    val = run.data.val
+    if val is not None:
+        scores, logits = run.evaluate(val)
+        run.policy.observe(logits, val.labels, split="val")
+        record["val"] = scores.summary(run.data.class_counts)
+    tick = time.perf_counter()
+    run.policy.end_epoch()
+    rules = time.perf_counter() - tick
+    counted = run.policy.history[-1]
+    record["train_accuracy"] = sum(counted["correct"]) / max(1.0, sum(counted["seen"]))
+    record["seconds"] = seconds + rules
+    record["seconds_input"] = seconds_input + rules if run.device.type == "cpu" else None
+    run.records.append(record)
+    return record

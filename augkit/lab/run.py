@@ -1,0 +1,219 @@
+"""Running a recipe: from a document to a run folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from augkit.errors import DocumentError, StateError
+from augkit.lab import data as lab_data
+from augkit.lab import folder as files
+from augkit.lab.augmentation import own_operators, strategy_of
+from augkit.lab.board import Board
+from augkit.lab.board import check as check_board
+from augkit.lab.loop import Training, prepare, train_epoch
+from augkit.lab.metrics import Scores, group_of
+from augkit.lab.progress import Reporter
+from augkit.lab.recipe import Recipe, load_recipe, read_recipe
+from augkit.plugins import registry as default_registry
+from augkit.registry import Registry
+
+PACKAGES = ("augkit", "torch", "kornia", "timm", "torchvision", "torchmetrics", "numpy", "pillow", "pydantic")
+
+
+def train(
+    recipe_source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    *,
+    registry: Registry | None = None,
+) -> Path:
+    """Train what a recipe describes and write its run folder.
+
+    Args:
+        recipe_source: a registered name, a path, or a mapping.
+        overrides: `"a.b=value"`, applied in order.
+        out: the run folder; `runs/NAME-POLICY-seedN` if it is not given.
+        resume: go on with the run in that folder, or begin it if there is none.
+
+    Returns:
+        The run folder: `recipe.yaml` (resolved), `environment.json`, `metrics.jsonl`, `per_class.csv`, `summary.json`,
+        `operators.json`, `checkpoint.pt` and pictures.
+
+    Raises:
+        AugkitError: the recipe, the data or the folder is wrong.
+    """
+    registry = registry or default_registry()
+    recipe = load_recipe(recipe_source, registry, overrides)
+    strategy = strategy_of(recipe, registry)  # every document is checked before data are read
+    folder = Path(out) if out is not None else Path("runs") / f"{recipe.name}-{recipe.policy_name}-seed{recipe.seed}"
+    if recipe.tensorboard:
+        check_board()
+    files.claim(folder, resume=resume)
+    _same_recipe(folder, recipe)
+    if (folder / files.SUMMARY).exists():
+        return folder
+    device = pick_device(recipe.device)
+    files.write_yaml(folder / files.RECIPE, recipe.model_dump(mode="json"))
+    run = prepare(recipe, lab_data.load(recipe.data, device), registry, device)
+    checkpoint = files.load_checkpoint(folder)
+    if checkpoint is not None:
+        if checkpoint["recipe"] != recipe.hash:
+            raise StateError("the checkpoint belongs to another recipe; remove it to train anew", file=folder)
+        run.load_state_dict(checkpoint)
+    files.write_json(folder / files.ENVIRONMENT, environment(run, strategy.hash))
+    _epochs(run, folder)
+    finish(run, folder)
+    return folder
+
+
+def _same_recipe(folder: Path, recipe: Recipe) -> None:
+    """Raise if the folder holds another recipe than this one."""
+    path = folder / files.RECIPE
+    if not path.exists():
+        return
+    there, here = flat(read_recipe(path).model_dump(mode="json")), flat(recipe.model_dump(mode="json"))
+    differing = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    if differing:
+        first = differing[0]
+        raise StateError(
+            f"this run was begun with {first}: {there.get(first)}, not {here.get(first)}; resume it with its own recipe or"
+            f" choose another folder with --out (differing: {', '.join(differing)})",
+            file=path,
+        )
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    result: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = value
+    return result
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the accelerator if there is one.
+
+    Raises:
+        DocumentError: torch knows no such device, or it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise DocumentError(f'device "{name}" cannot be used ({first}); say auto or cpu', path="device") from error
+
+
+def environment(run: Training, policy_hash: str) -> dict[str, Any]:
+    """What a number in this folder depends on besides the recipe."""
+    data = run.data
+    return {
+        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "begins_at_epoch": run.epoch,
+        "recipe_sha256": run.recipe.hash,
+        "strategy_sha256": policy_hash,
+        "subset_sha256": data.subset_sha256,
+        "class_counts": data.class_counts.tolist(),
+        "images": {"train": len(data.train), "val": len(data.val) if data.val else 0, "test": len(data.test)},
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else str(run.device),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _epochs(run: Training, folder: Path) -> None:
+    """All epochs that are left, with a checkpoint after each."""
+    recipe = run.recipe
+    # metrics.jsonl is written from the checkpoint's records, so a kill between the two is mended here
+    files.write_lines(folder / files.METRICS, run.records)
+    title = f"{recipe.name} {recipe.policy_name} seed {recipe.seed}"
+    with Board(folder, recipe.tensorboard, run.epoch) as board, Reporter(title, recipe.epochs, run.epoch) as reporter:
+        try:
+            while run.epoch < recipe.epochs:
+                record = train_epoch(run, reporter.step)
+                files.save_checkpoint(folder, run.state_dict())
+                files.write_lines(folder / files.METRICS, run.records)
+                board.write(record)
+                reporter.epoch(record)
+        except KeyboardInterrupt:
+            reporter.say(f"stopped in epoch {run.epoch + 1} of {recipe.epochs}; go on with --resume --out {folder}")
+            raise
+    for warning in run.policy.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def finish(run: Training, folder: Path) -> None:
+    """Measure the last epoch's model on the test set, once, and write tables and pictures; the summary comes last."""
+    from augkit.report.pictures import draw_run
+
+    scores, _ = run.evaluate(run.data.test)
+    names, groups = run.data.class_names, group_of(run.data.class_counts)
+    counts, seen, correct = (tensor.tolist() for tensor in (run.data.class_counts, scores.seen, scores.correct))
+    rows = zip(range(len(names)), names, counts, groups, seen, correct, scores.by_class(), strict=True)
+    header = ("class", "name", "train_images", "group", "test_images", "correct", "accuracy")
+    files.write_table(folder / files.PER_CLASS, header, rows)
+    files.write_json(folder / files.OPERATORS, operator_use(run))
+    summary = summarise(run, scores)
+    draw_run(folder)
+    files.write_json(folder / files.SUMMARY, summary)
+
+
+def operator_use(run: Training) -> dict[str, Any]:
+    """How many of each class's images met each of the policy's operators, epoch by epoch."""
+    columns = own_operators(run.policy)
+    choices = run.policy.program.choices
+    return {
+        "operators": [choices[column].operator.name for column in columns],
+        "used": [[[int(row[column]) for column in columns] for row in epoch["used"]] for epoch in run.policy.history],
+        "seen": [[int(count) for count in epoch["seen"]] for epoch in run.policy.history],
+    }
+
+
+def summarise(run: Training, scores: Scores) -> dict[str, Any]:
+    """The run in one page: the last epoch's accuracy, what it cost, and what identifies it."""
+    last = run.records[-1]
+    seconds = statistics.median(record["seconds"] for record in run.records)
+    parts = [record["seconds_input"] for record in run.records if record["seconds_input"] is not None]
+    spent = statistics.median(parts) if parts else None
+    return {
+        "name": run.recipe.name,
+        "policy": run.recipe.policy_name,
+        "seed": run.recipe.seed,
+        "epochs": run.recipe.epochs,
+        "test": scores.summary(run.data.class_counts),
+        "reported": "last epoch, test set read once",
+        "val": last.get("val"),
+        "train": {"loss": last["loss"], "accuracy": last["train_accuracy"]},
+        "seconds_per_epoch": seconds,
+        "seconds_input_per_epoch": spent,
+        "recipe_sha256": run.recipe.hash,
+        "subset_sha256": run.data.subset_sha256,
+        "warnings": run.policy.warnings,
+    }

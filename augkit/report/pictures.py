@@ -1,0 +1,123 @@
+"""Pictures of a run folder, drawn from its tables alone. Needs matplotlib, which nothing else of augkit imports."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLORS = {"many": "#3b6ea5", "medium": "#d9893b", "few": "#a53b4f"}
+GREY = "#666666"
+
+
+def draw_run(folder: Path) -> list[Path]:
+    """Draw `accuracy_by_class.png`, and `operators_by_class.png` if the run's policy has operators.
+
+    Reads `per_class.csv` and `operators.json`.
+    """
+    with (folder / "per_class.csv").open(encoding="utf-8") as file:
+        classes = list(csv.DictReader(file))
+    drawn = [_save(accuracy_by_class(classes, folder.name), folder / "accuracy_by_class.png")]
+    use = json.loads((folder / "operators.json").read_text(encoding="utf-8"))
+    if use["operators"] and use["used"]:
+        counts = [int(row["train_images"]) for row in classes]
+        names = [row["name"] for row in classes]
+        drawn.append(_save(operators_by_class(use, counts, names, folder.name), folder / "operators_by_class.png"))
+    return drawn
+
+
+def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
+    """Bars: test accuracy of each class, most frequent first, coloured by group; a line: training images (log)."""
+    rows = sorted(classes, key=lambda row: -int(row["train_images"]))
+    counts = [int(row["train_images"]) for row in rows]
+    known = [float(row["accuracy"] or "nan") * 100 for row in rows]
+    figure, axes = plt.subplots(figsize=(max(6.4, min(14.0, 0.13 * len(rows) + 4)), 4), layout="constrained")
+    axes.bar(range(len(rows)), known, color=[COLORS[row["group"]] for row in rows], width=0.85)
+    axes.set(ylim=(0, 100), xlim=(-0.6, len(rows) - 0.4), ylabel="test accuracy, %")
+    axes.set_title(f"{title}: last epoch, by class")
+    for group, color in COLORS.items():
+        members = [
+            value for value, row in zip(known, rows, strict=True) if row["group"] == group and not math.isnan(value)
+        ]
+        if members:
+            axes.bar(0, 0, color=color, label=f"{group} ({len(members)} classes): {sum(members) / len(members):.1f} %")
+    images = axes.twinx()
+    images.plot(range(len(rows)), counts, color=GREY, marker="." if len(rows) <= 30 else None, linewidth=1)
+    images.set(yscale="log", ylabel="training images (line)", ylim=(max(0.7, min(counts) / 1.5), max(counts) * 1.5))
+    _class_ticks(axes, [row["name"] for row in rows], along_x=True)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22 if len(rows) <= 30 else -0.12), ncols=3, frameon=False)
+    return figure
+
+
+def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str], title: str) -> Figure:
+    """A small map for each operator: classes (most frequent on top) by epochs, shade = share of images that met it."""
+    operators, share = _shares(use)
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])
+    columns = min(5, len(operators))
+    lines = math.ceil(len(operators) / columns)
+    height = 1.9 if len(counts) > 30 else max(1.5, 0.13 * len(counts) + 0.6)
+    size = (2.3 * columns + 1.6, height * lines + 0.9)
+    figure, grid = plt.subplots(
+        lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained"
+    )
+    top = max(float(share.max()), 1e-9)
+    image = None
+    for number, axes in enumerate(grid.flat):
+        if number >= len(operators):
+            axes.axis("off")
+            continue
+        shade = share[:, order, number].T
+        image = axes.imshow(shade, aspect="auto", cmap="magma_r", vmin=0, vmax=top, interpolation="nearest")
+        axes.set_title(operators[number], fontsize=9)
+        axes.tick_params(labelsize=7)
+    for row in grid:
+        _class_ticks(row[0], [names[c] for c in order], along_x=False)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel("classes, most frequent on top", fontsize=9)
+    figure.suptitle(f"{title}: which operators each class met", fontsize=10)
+    if image is not None:
+        bar = figure.colorbar(image, ax=grid, shrink=0.8, pad=0.01)
+        bar.set_label("operator applications an image", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def _shares(use: dict[str, Any]) -> tuple[list[str], np.ndarray]:
+    """Names without repeats, and applications an image: [epochs, classes, operators]."""
+    used = np.asarray(use["used"], dtype=np.float64)
+    seen = np.maximum(np.asarray(use["seen"], dtype=np.float64), 1)[..., None]
+    operators = list(dict.fromkeys(use["operators"]))
+    merged = np.zeros((*used.shape[:2], len(operators)))
+    for column, name in enumerate(use["operators"]):
+        merged[:, :, operators.index(name)] += used[:, :, column]
+    return operators, merged / seen
+
+
+def _class_ticks(axes: Axes, names: list[str], *, along_x: bool) -> None:
+    """Names where they can be read, ranks where there are too many."""
+    axis = axes.xaxis if along_x else axes.yaxis
+    if len(names) <= 30:
+        axis.set_ticks(range(len(names)), names, fontsize=8)
+        if along_x and max(map(len, names)) > 3:
+            axes.tick_params(axis="x", rotation=60)
+    elif along_x:
+        axes.set_xlabel("classes by training images")
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    half = path.with_name(path.name + ".part")
+    figure.savefig(half, dpi=130, format="png")
+    plt.close(figure)
+    half.replace(path)
+    return path
