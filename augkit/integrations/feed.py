@@ -1,0 +1,167 @@
+"""Between a loader and the model: images become uint8, the policy augments them, their labels are queued."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augkit.errors import InputError
+from augkit.policy import Policy
+
+
+class Normalisation:
+    """Takes a loader's normalisation off and puts it on again.
+
+    mean and std are in 0..1 units, one number or one a channel.
+    """
+
+    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        self.mean = torch.as_tensor(mean, dtype=torch.float32).reshape(-1, 1, 1) * 255
+        self.std = torch.as_tensor(std, dtype=torch.float32).reshape(-1, 1, 1) * 255
+        if self.mean.numel() == 0 or bool((self.std <= 0).any()):
+            raise InputError("mean and std must hold a number for each channel, and std numbers above 0")
+
+    def undo(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] normalised to uint8: what the loader decoded, since that had 8 bits."""
+        mean, std = self._on(images.device)
+        return images.float().mul(std).add_(mean).round_().clamp_(0, 255).to(torch.uint8)
+
+    def redo(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """[B, C, H, W] uint8 to normalised `dtype`; floating point (a policy with `out`) is left alone."""
+        if images.is_floating_point():
+            return images
+        mean, std = self._on(images.device)
+        return images.to(torch.float32).sub_(mean).div_(std).to(dtype)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if self.mean.device != device:
+            self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self.mean, self.std
+
+
+class MixupFn:
+    """Stands where timm's `Mixup` stands: `(images, targets) -> (images, targets)` for images already normalised.
+
+    See `mixup_fn`.
+    """
+
+    def __init__(self, policy: Policy, normalisation: Normalisation) -> None:
+        self.policy, self.normalisation = policy, normalisation
+
+    def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, 3, H, W] normalised floats, target [B] int64; neither is written to."""
+        images, targets = self.policy(self.normalisation.undo(x), target)
+        return self.normalisation.redo(images, x.dtype), targets
+
+    @property
+    def mixup_enabled(self) -> bool:
+        """Whether images are mixed; False leaves the other steps on, and targets dense, as timm does."""
+        return self.policy.mixing
+
+    @mixup_enabled.setter
+    def mixup_enabled(self, value: bool) -> None:
+        self.policy.mixing = bool(value)
+
+
+def mixup_fn(policy: Policy, mean: float | Sequence[float], std: float | Sequence[float]) -> MixupFn:
+    """A policy as timm's `mixup_fn`, for loops that get normalised images and call it themselves.
+
+    Images are brought back to 8 bits, augmented, and normalised again; what random erasing drew beyond 0..255 is
+    clipped. Call `policy.observe(logits)` after the forward pass and `policy.end_epoch()` after each epoch.
+
+    Args:
+        policy: the policy.
+        mean: what the loader normalised with, in 0..1 units.
+        std: likewise.
+
+    Raises:
+        InputError: a std is not above 0.
+    """
+    return MixupFn(policy, Normalisation(mean, std))
+
+
+class Feed:
+    """Stands in for a DataLoader: gives its batches augmented, and notes the labels of each in `queue`.
+
+    A prefetching loader takes one batch more than the model has seen, hence the queue. Inside one, work is put on
+    that loader's side stream, so that it overlaps with the model as the transfer does.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        policy: Policy,
+        *,
+        indexed: bool,
+        groups: Tensor | None,
+        normalisation: Normalisation | None,
+        device: Callable[[], torch.device],
+        stream: Callable[[], Any],
+    ) -> None:
+        self.source, self.policy = source, policy
+        self.indexed, self.groups, self.normalisation = indexed, groups, normalisation
+        self.device, self.stream = device, stream
+        self.queue: deque[Tensor] = deque()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "source":
+            raise AttributeError(name)
+        return getattr(self.source, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        queue = self.queue = deque()  # an abandoned iterator keeps its own
+        for batch in self.source:
+            with self._on_stream():
+                augmented, labels = self.augment(batch)
+            queue.append(labels)
+            yield augmented
+
+    def augment(self, batch: Any) -> tuple[Any, Tensor]:
+        """A loader's batch with images and targets replaced, and the labels it came with."""
+        index = None
+        if self.indexed:
+            batch, index = batch
+        images, labels, rest = _split(batch)
+        device = self.device()
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        group = None
+        if index is not None:
+            if self.groups is not None:
+                group = self.groups[index].to(device, non_blocking=True)
+            index = index.to(device, non_blocking=True)
+        dtype = images.dtype
+        if self.normalisation is not None and images.is_floating_point():
+            images = self.normalisation.undo(images)
+        images, targets = self.policy(images, labels, index=index, group=group)
+        if self.normalisation is not None and dtype.is_floating_point:
+            images = self.normalisation.redo(images, dtype)
+        return type(batch)((images, targets, *rest)), labels
+
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        stream = self.stream()
+        if stream is None:
+            return nullcontext()
+        # memory that the model's stream gave back may be handed out below: wait until it is done with it
+        stream.wait_stream(torch.cuda.current_stream(self.device()))
+        return torch.cuda.stream(stream)
+
+
+def _split(batch: Any) -> tuple[Tensor, Tensor, list[Any]]:
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not isinstance(batch[0], Tensor):
+        what = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
+        raise InputError(f"wrap needs a loader whose batches are (images, targets), this one gives {what}")
+    images, labels, *rest = batch
+    if isinstance(labels, Tensor) and labels.ndim == 2:
+        raise InputError(
+            f"the loader gives dense targets {tuple(labels.shape)}; turn timm's mixup and multi-label targets off,"
+            " the policy mixes by itself"
+        )
+    return images, labels.long() if isinstance(labels, Tensor) and not labels.is_floating_point() else labels, rest
