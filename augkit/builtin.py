@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from augkit.hookspecs import hookimpl
+from augkit.operators import ALL
 from augkit.operators.base import Operator
+from augkit.operators.tables import PALETTES
 
 _HERE = Path(__file__).parent
 
 
 @hookimpl
 def augkit_operators() -> Sequence[Operator]:
-    operators: Sequence[Operator] = getattr(importlib.import_module("augkit.operators"), "ALL", ())
-    return operators
+    return ALL
 
 
 @hookimpl
 def augkit_palettes() -> Mapping[str, Sequence[Any]]:
-    if importlib.util.find_spec("augkit.operators.tables") is None:
-        return {}
-    palettes: Mapping[str, Sequence[Any]] = importlib.import_module("augkit.operators.tables").PALETTES
-    return palettes
+    return PALETTES
 
 
 @hookimpl
@@ -40,8 +37,6 @@ def augkit_recipes() -> Sequence[Path]:
 
 @hookimpl
 def augkit_losses() -> Mapping[str, Callable[..., Any]]:
-    if importlib.util.find_spec("augkit.lab.losses") is None:
-        return {}
     # By name and not by an import statement: the lab stands right of the host, as any other plugin's code does.
     losses: Mapping[str, Callable[..., Any]] = importlib.import_module("augkit.lab.losses").LOSSES
     return losses

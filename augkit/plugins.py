@@ -31,73 +31,60 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _SINGULAR = {"strategies": "strategy", "losses": "loss"}
 
 
+class PluginWarning(UserWarning):
+    """A plugin cannot be used."""
+
+
 class Host(NamedTuple):
-    """A manager with every plugin that could be loaded, and a sentence for each that could not."""
+    """A manager holding every plugin that works, and what they bring."""
 
     manager: pluggy.PluginManager
-    broken: tuple[str, ...]
+    registry: Registry
 
 
 def make_host(*, plugins: bool = True) -> Host:
-    """A fresh manager with augkit's own parts and, unless told otherwise, every installed plugin."""
+    """A fresh manager with augkit's own parts and, unless told otherwise, every installed plugin.
+
+    Raises:
+        PluginError: two plugins bring the same name.
+    """
     manager = pluggy.PluginManager(hookspecs.GROUP)
     manager.add_hookspecs(hookspecs)
+    things: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    origins: dict[tuple[str, str], str] = {}
+    broken: list[str] = []
     manager.register(builtin, _own_name())
-    broken = []
+    _add(things, origins, _gather(manager, builtin), _own_name())
     for origin, entry in _installed() if plugins else ():
+        label = f"{origin} ({entry.name})"
         try:
-            _register(manager, entry.load(), f"{origin} ({entry.name})")
-        except (Exception, SystemExit) as error:  # whatever a plugin's import may do, the others still work
-            broken.append(f"plugin {origin} cannot be used: {_reason(error)}.")
-    return Host(manager, tuple(broken))
+            brought = _gather(manager, _register(manager, entry.load(), label))
+        except (Exception, SystemExit) as error:  # whatever a plugin may do, the others still work
+            if manager.has_plugin(label):
+                manager.unregister(name=label)
+            broken.append(f"plugin {label} cannot be used: {_reason(error)}")
+        else:
+            _add(things, origins, brought, origin)
+    return Host(manager, Registry(**things, origins=origins, broken=tuple(broken)))
 
 
 def load_registry(*, plugins: bool = True) -> Registry:
-    """Everything that augkit and the installed plugins bring.
-
-    Raises:
-        PluginError: two plugins bring the same name.
-    """
-    return gather(make_host(plugins=plugins))
+    """Everything that augkit and, unless told otherwise, the installed plugins bring; raises like `make_host`."""
+    return make_host(plugins=plugins).registry
 
 
 @lru_cache(maxsize=1)
+def default_host() -> Host:
+    """The host of this process; warns of each plugin that cannot be used."""
+    host = make_host()
+    for sentence in host.registry.broken:
+        warnings.warn(sentence, PluginWarning, stacklevel=2)
+    return host
+
+
 def registry() -> Registry:
-    """The registry of this process; warns of each plugin that cannot be used. `registry.cache_clear()` looks again."""
-    found = load_registry()
-    for sentence in found.broken:
-        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
-    return found
-
-
-def gather(host: Host) -> Registry:
-    """Ask every plugin of the host what it brings; one that fails brings nothing.
-
-    Raises:
-        PluginError: two plugins bring the same name.
-    """
-    manager, broken = host.manager, list(host.broken)
-    things: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-    origins: dict[tuple[str, str], str] = {}
-    for name, plugin in list(manager.list_name_plugin()):
-        origin = name.partition(" (")[0]
-        try:
-            brought = [(kind, *item) for kind in KINDS for item in _ask(manager, plugin, kind)]
-        except (Exception, SystemExit) as error:
-            if plugin is builtin:
-                raise
-            broken.append(f"plugin {origin} cannot be used: {_reason(error)}.")
-            manager.unregister(plugin)
-            continue
-        for kind, label, thing in brought:
-            if label in things[kind]:
-                raise PluginError(
-                    f'{_SINGULAR.get(kind, kind[:-1])} "{label}" is brought by {origins[kind, label]} and by {origin}; '
-                    "rename it in one of them or uninstall one."
-                )
-            things[kind][label] = thing
-            origins[kind, label] = origin
-    return Registry(**things, origins=origins, broken=tuple(broken))
+    """What `default_host()` found. `default_host.cache_clear()` makes the next call look again."""
+    return default_host().registry
 
 
 def add_commands(app: typer.Typer, host: Host) -> tuple[str, ...]:
@@ -107,7 +94,7 @@ def add_commands(app: typer.Typer, host: Host) -> tuple[str, ...]:
         try:
             _only(host.manager, plugin, "augkit_commands")(app=app)
         except (Exception, SystemExit) as error:
-            failed.append(f"the commands of plugin {name.partition(' (')[0]} cannot be used: {_reason(error)}.")
+            failed.append(f"the commands of plugin {name.partition(' (')[0]} cannot be used: {_reason(error)}")
     return tuple(failed)
 
 
@@ -128,16 +115,12 @@ def _installed() -> Iterator[tuple[str, EntryPoint]]:
     return iter(sorted(found, key=lambda pair: (pair[0].lower(), pair[1].name)))
 
 
-def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
-    """Register a module, an object or a class, or leave the manager as it was and raise."""
+def _register(manager: pluggy.PluginManager, plugin: Any, label: str) -> Any:
+    """Register a module, an object or a class (which is called), and check its hooks; returns what was registered."""
     plugin = plugin() if inspect.isclass(plugin) else plugin
-    try:
-        manager.register(plugin, name)
-        _check(manager, plugin)
-    except BaseException:
-        if manager.has_plugin(name):
-            manager.unregister(name=name)
-        raise
+    manager.register(plugin, label)
+    _check(manager, plugin)
+    return plugin
 
 
 def _check(manager: pluggy.PluginManager, plugin: Any) -> None:
@@ -159,6 +142,27 @@ def _only(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[...
     """The hook as this one plugin answers it: its faults are then its own."""
     others = [other for other in manager.get_plugins() if other is not plugin]
     return manager.subset_hook_caller(hook, remove_plugins=others)
+
+
+def _gather(manager: pluggy.PluginManager, plugin: Any) -> list[tuple[str, str, Any]]:
+    """Everything one plugin brings, as (kind, name, thing), checked before any of it is used."""
+    return [(kind, *pair) for kind in KINDS for pair in _ask(manager, plugin, kind)]
+
+
+def _add(
+    things: dict[str, dict[str, Any]],
+    origins: dict[tuple[str, str], str],
+    brought: list[tuple[str, str, Any]],
+    origin: str,
+) -> None:
+    for kind, name, thing in brought:
+        if name in things[kind]:
+            raise PluginError(
+                f'{_SINGULAR.get(kind, kind[:-1])} "{name}" is brought by {origins[kind, name]} and by {origin}; '
+                "rename it in one of them or uninstall one"
+            )
+        things[kind][name] = thing
+        origins[kind, name] = origin
 
 
 def _ask(manager: pluggy.PluginManager, plugin: Any, kind: str) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,95 @@
+"""The application: its verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from augkit.cli import documents, listing, runs, scaffold
+from augkit.cli.output import fail, note
+from augkit.errors import AugkitError
+from augkit.plugins import PluginWarning, add_commands, default_host
+
+HELP = """Augmentation policies as documents.
+
+A strategy is a YAML document that says which operators an image meets, how strongly, and how that changes as a model
+learns. Look around, write one, see what it does to your images, train with it:
+
+\b
+    augkit policies
+    augkit show trivialaugment
+    augkit preview trivialaugment --data photos/ --out preview.png
+    augkit validate my.yaml
+    augkit train demo --set policy=my.yaml
+"""
+EPILOG = "Wrong input ends in one sentence and exit status 2; AUGKIT_DEBUG=1 shows the traceback as well."
+
+
+class Verbs(TyperGroup):
+    """Turns what is the user's to mend into a sentence on stderr and exit status 2, for plugins' verbs too."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `augkit operators | head`: nobody reads on
+            raise
+        except (AugkitError, OSError) as error:
+            if os.environ.get("AUGKIT_DEBUG"):
+                raise
+            fail(error)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            fail("interrupted")
+            raise typer.Exit(130) from None
+
+
+def build() -> typer.Typer:
+    """The application with every verb, those of plugins included."""
+    app = typer.Typer(
+        name="augkit",
+        cls=Verbs,
+        help=HELP,
+        epilog=EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for part in (listing, documents, runs):
+        part.add_to(app)
+    app.add_typer(scaffold.app, name="plugin")
+    _add_plugins(app)
+    return app
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=lambda on: _version(on))
+    ] = False,
+) -> None:
+    pass
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from augkit import __version__
+
+        print(f"augkit {__version__}")
+        raise typer.Exit
+
+
+def _add_plugins(app: typer.Typer) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PluginWarning)
+            host = default_host()
+    except AugkitError:  # the verb that needs the registry says so; --help and --version work
+        return
+    for sentence in (*host.registry.broken, *add_commands(app, host)):
+        note(sentence)

@@ -1,0 +1,111 @@
+"""Strategy documents from the command line: validate, schema, show, preview."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augkit.cli.output import fail, show_json
+from augkit.errors import AugkitError
+from augkit.plugins import registry
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    for verb in (validate, schema, show, preview):
+        app.command()(verb)
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Strategy documents: .yaml, .yml or .json.")],
+) -> None:
+    """Check strategy documents.
+
+    Every fault comes with its file, line and place, and the nearest valid name.
+
+    \b
+        augkit validate my.yaml
+        augkit validate strategies/*.yaml
+    """
+    from augkit.strategy.document import load_strategy
+
+    found, faulty = registry(), False
+    for file in files:
+        try:
+            strategy = load_strategy(file, found)
+        except (AugkitError, OSError) as error:
+            fail(error)
+            faulty = True
+        else:
+            print(f"{file}: valid, strategy {strategy.name}, hash {strategy.hash[:12]}")
+    if faulty:
+        raise typer.Exit(2)
+
+
+def schema() -> None:
+    """Print the JSON Schema of strategy documents.
+
+    It knows the operators and names that are installed here.
+
+    Editors with the YAML language server complete and check a document that begins with
+    "# yaml-language-server: $schema=strategy.schema.json".
+
+    \b
+        augkit schema > strategy.schema.json
+    """
+    from augkit.strategy.schema import json_schema
+
+    show_json(json_schema(registry()))
+
+
+def show(source: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A strategy by name or by path.")]) -> None:
+    """Say in words what a strategy does, with its operators and its cost.
+
+    \b
+        augkit show trivialaugment
+        augkit show my.yaml
+    """
+    from augkit.strategy.describe import words
+    from augkit.strategy.document import load_strategy
+
+    print(words(load_strategy(source, registry())))
+
+
+def preview(
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A strategy by name or by path.")],
+    data: Annotated[
+        str, typer.Option(help="A folder of images, or of class folders with images; or an .npz, or `digits`.")
+    ],
+    out: Annotated[Path, typer.Option(help="The picture to write (.png).")] = Path("preview.png"),
+    images: Annotated[int, typer.Option(min=1, max=64, help="How many images.")] = 8,
+    seed: Annotated[int, typer.Option(help="Another seed, another draw, and other images.")] = 0,
+    size: Annotated[int | None, typer.Option(min=8, max=1024, help="Side of the squares in pixels.")] = None,
+) -> None:
+    """Draw images before and after, operators and values under each.
+
+    \b
+        augkit preview trivialaugment --data photos/ --out preview.png
+        augkit preview my.yaml --data photos/train --images 16 --seed 3 --size 128
+    """
+    from augkit.policy import Policy
+    from augkit.report.preview import picture, sample
+
+    samples = sample(data, count=images, size=size, seed=seed)
+    policy = Policy.load(
+        source,
+        class_counts=samples.class_counts,
+        class_names=samples.class_names,
+        groups=1,
+        num_samples=sum(samples.class_counts),
+        epochs=100,
+        seed=seed,
+    )
+    drawn = picture(policy, samples)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        drawn.save(out)
+    except ValueError as error:  # Pillow does not know the ending
+        raise AugkitError(f"cannot write a picture called {out.name} ({error}); call it .png") from error
+    print(out)

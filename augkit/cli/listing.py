@@ -1,0 +1,164 @@
+"""What there is: operators, policies, losses, recipes, plugins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from augkit.cli.output import show_rows
+from augkit.errors import AugkitError
+from augkit.operators.base import Operator
+from augkit.plugins import KINDS, registry
+from augkit.registry import Registry
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    for verb in (operators, policies, losses, recipes, plugins):
+        app.command()(verb)
+
+
+def operators(as_json: Json = False) -> None:
+    """List the operators with their ranges.
+
+    A range goes from strength 0 to strength 1; +- means each image draws a random sign.
+
+    \b
+        augkit operators
+        augkit operators --json | jq '.[] | select(.kind == "warp") | .name'
+    """
+    found = registry()
+    if as_json:
+        rows = [_operator_facts(item, found) for item in found.operators.values()]
+    else:
+        rows = [operator_row(item, found) for item in found.operators.values()]
+    show_rows(rows, as_json=as_json)
+
+
+def operator_row(item: Operator, found: Registry) -> dict[str, Any]:
+    """An operator as a person reads it."""
+    return {
+        "operator": item.name,
+        "kind": item.kind,
+        "range": range_words(item),
+        "options": list(item.options),
+        "what it does": item.summary,
+        "source": item.source,
+        "from": found.origins["operators", item.name],
+    }
+
+
+def range_words(item: Operator) -> str:
+    """'+-0..30 degrees', '8..4 bits', or nothing."""
+    if item.low is None or item.high is None:
+        return ""
+    return f"{'+-' if item.signed else ''}{item.low:g}..{item.high:g} {item.unit}".rstrip()
+
+
+def _operator_facts(item: Operator, found: Registry) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "kind": item.kind,
+        "low": item.low,
+        "high": item.high,
+        "unit": item.unit,
+        "signed": item.signed,
+        "identity": item.identity,
+        "value": item.value_name or None,
+        "options": {name: option.default for name, option in item.options.items()},
+        "summary": item.summary,
+        "source": item.source,
+        "from": found.origins["operators", item.name],
+    }
+
+
+def policies(as_json: Json = False) -> None:
+    """List the strategies that have a name.
+
+    \b
+        augkit policies
+        python -c "from augkit import Policy; print(Policy.load('trivialaugment'))"
+    """
+    from augkit.strategy.document import load_strategy
+
+    found = registry()
+    rows = []
+    for name in sorted(found.strategies):
+        row = {"policy": name, "title": "", "source": "", "needs": [], "from": found.origins["strategies", name]}
+        try:
+            strategy = load_strategy(name, found)
+            row |= {"title": strategy.title, "source": strategy.source, "needs": sorted(strategy.needs)}
+        except AugkitError as error:  # a plugin's document may be wrong; the others are still worth a list
+            row["title"] = f"cannot be used: {str(error).splitlines()[0]}"
+        rows.append(row)
+    show_rows(rows, as_json=as_json)
+
+
+def losses(as_json: Json = False) -> None:
+    """List the losses a recipe can train with.
+
+    \b
+        augkit losses
+        augkit train demo --set loss=balanced_softmax
+    """
+    found = registry()
+    rows = [
+        {"loss": name, "what it does": first_line(thing), "from": found.origins["losses", name]}
+        for name, thing in sorted(found.losses.items())
+    ]
+    show_rows(rows, as_json=as_json)
+
+
+def recipes(as_json: Json = False) -> None:
+    """List the recipes: documents of whole training runs.
+
+    \b
+        augkit recipes
+        augkit train cifar100-lt --set seed=1
+    """
+    found = registry()
+    rows = [
+        {"recipe": name, "file": _short(path), "from": found.origins["recipes", name]}
+        for name, path in sorted(found.recipes.items())
+    ]
+    show_rows(rows, as_json=as_json)
+
+
+def plugins(as_json: Json = False) -> None:
+    """List who brings what, augkit itself included.
+
+    A plugin that cannot be used is named with the reason.
+
+    \b
+        augkit plugins
+        augkit plugin new augkit-fog
+    """
+    found = registry()
+    rows: list[dict[str, Any]] = []
+    for origin in dict.fromkeys(found.origins.values()):
+        brings = {
+            kind: sorted(name for k, name in found.origins if (k, found.origins[k, name]) == (kind, origin))
+            for kind in KINDS
+        }
+        told = brings if as_json else [f"{len(brought)} {kind}" for kind, brought in brings.items() if brought]
+        rows.append({"distribution": origin, "brings": told})
+    if as_json:
+        rows += [{"broken": sentence} for sentence in found.broken]
+    show_rows(rows, as_json=as_json)
+
+
+def first_line(thing: Any) -> str:
+    """The first line of a docstring."""
+    return (getattr(thing, "__doc__", None) or "").strip().partition("\n")[0]
+
+
+def _short(path: Path) -> str:
+    """Relative to here where that is shorter to read."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,60 @@
+"""Training runs from the command line."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augkit.cli.output import fail
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command()(train)
+    app.command()(demo)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe by name (see `augkit recipes`) or by path.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a part of the recipe; may be repeated."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default one under runs/.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
+) -> None:
+    """Train as a recipe says, and write a run folder.
+
+    The folder holds metrics, tables, pictures and checkpoints.
+
+    \b
+        augkit train demo --set policy=trivialaugment --set seed=1
+        augkit train recipe.yaml --out runs/mine
+        augkit train recipe.yaml --out runs/mine --resume
+    """
+    from augkit.lab.run import train as run
+
+    try:
+        folder = run(recipe, overrides or [], out, resume)
+    except KeyboardInterrupt:
+        again = [argument for argument in sys.argv[1:] if argument != "--resume"] + ["--resume"]
+        fail(f"interrupted; go on from the last checkpoint with: augkit {shlex.join(again)}")
+        raise typer.Exit(130) from None
+    print(folder)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where to write the comparison.")] = Path("runs/demo"),
+) -> None:
+    """Compare policies on long-tailed digits, in three minutes.
+
+    \b
+        augkit demo --out runs/demo
+    """
+    from augkit.lab.demo import main
+
+    main(out)
