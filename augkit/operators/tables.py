@@ -1,0 +1,148 @@
+"""Named palettes: which operators a strategy picks from, with the ranges that their papers give.
+
+Each entry is what a document would write: a name, or a name with its range. `low` is the value at strength 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Entry = str | dict[str, dict[str, Any]]
+
+
+def ranged(name: str, low: float, high: float, **options: Any) -> Entry:
+    """`{rotate: {low: 0, high: 30}}`."""
+    return {name: {"low": low, "high": high, **options}}
+
+
+def enhance(low: float, high: float) -> tuple[Entry, ...]:
+    """The four of Pillow's ImageEnhance."""
+    return tuple(ranged(name, low, high) for name in ("brightness", "color", "contrast", "sharpness"))
+
+
+def affine(degrees: float, shear: float, move: float, axis: str = "translate_{}") -> tuple[Entry, ...]:
+    """The five warps of the AutoAugment family, each with a random sign."""
+    return (
+        ranged("shear_x", 0, shear, signed=True),
+        ranged("shear_y", 0, shear, signed=True),
+        ranged(axis.format("x"), 0, move, signed=True),
+        ranged(axis.format("y"), 0, move, signed=True),
+        ranged("rotate", 0, degrees, signed=True),
+    )
+
+
+STATISTICS: tuple[Entry, ...] = ("autocontrast", "equalize")
+# Translation in the AutoAugment papers: 150 pixels of an image of 331.
+PAPER_MOVE = 150 / 331
+
+RANDAUGMENT14: tuple[Entry, ...] = (
+    "identity",
+    *affine(30, 0.3, PAPER_MOVE),
+    *enhance(0.1, 1.9),
+    ranged("posterize", 8, 4),
+    ranged("solarize", 256, 0),
+    *STATISTICS,
+)
+
+AUTOAUGMENT: tuple[Entry, ...] = (
+    *affine(30, 0.3, PAPER_MOVE),
+    *enhance(0.1, 1.9),
+    ranged("posterize", 8, 4),
+    ranged("solarize", 256, 0),
+    *STATISTICS,
+    "invert",
+)
+
+TRIVIAL_STANDARD: tuple[Entry, ...] = (
+    "identity",
+    *affine(30, 0.3, 10, "translate_{}_pixels"),
+    *enhance(0.1, 1.9),
+    ranged("posterize", 8, 4),
+    ranged("solarize", 256, 0),
+    *STATISTICS,
+)
+
+TRIVIAL_WIDE: tuple[Entry, ...] = (
+    "identity",
+    *affine(135, 0.99, 32, "translate_{}_pixels"),
+    *enhance(0.01, 2.0),
+    ranged("posterize", 8, 2),
+    ranged("solarize", 256, 0),
+    *STATISTICS,
+)
+
+UNIFORM: tuple[Entry, ...] = (
+    "identity",
+    *affine(30, 0.3, 0.45),
+    *enhance(0.1, 1.9),
+    ranged("posterize", 8, 4),
+    ranged("solarize", 256, 0),
+    *STATISTICS,
+    "invert",
+)
+
+_WITHOUT_STRENGTH: tuple[Entry, ...] = (
+    "vflip",
+    "hflip",
+    "edge_enhance",
+    "detail",
+    "smooth",
+    "autocontrast",
+    "equalize",
+    "invert",
+)
+
+CUDA22: tuple[Entry, ...] = (
+    *_WITHOUT_STRENGTH,
+    ranged("gaussian_blur", 0, 2),
+    ranged("resize_crop", 1, 1.5),
+    ranged("rotate", 0, 30, signed=True),
+    ranged("posterize", 0, 4),
+    ranged("solarize", 0, 256),
+    ranged("solarize_add", 0, 110, invert=True),
+    ranged("color", 0.1, 1.9),
+    ranged("contrast", 0.1, 1.9),
+    ranged("brightness", 0.1, 1.9),
+    ranged("sharpness", 0.1, 1.9),
+    ranged("shear_x", 0, 0.3, signed=True),
+    ranged("shear_y", 0, 0.3, signed=True),
+    ranged("translate_x_pixels", 0, 100, signed=True),
+    ranged("translate_y_pixels", 0, 100, signed=True),
+)
+
+# The same operators, but a greater strength is never a weaker effect, and a translation keeps to the image's size.
+CUDA22_MONOTONE: tuple[Entry, ...] = (
+    *_WITHOUT_STRENGTH,
+    ranged("gaussian_blur", 0, 2),
+    ranged("resize_crop", 1, 1.5),
+    ranged("rotate", 0, 30, signed=True),
+    ranged("posterize", 8, 1),
+    ranged("solarize", 256, 0),
+    ranged("solarize_add", 0, 110),
+    ranged("color", 1, 0.1),
+    ranged("contrast", 1, 0.1),
+    ranged("brightness", 1, 0.1),
+    ranged("sharpness", 1, 0.1),
+    ranged("shear_x", 0, 0.3, signed=True),
+    ranged("shear_y", 0, 0.3, signed=True),
+    ranged("translate_x", 0, 0.45, signed=True),
+    ranged("translate_y", 0, 0.45, signed=True),
+)
+
+DODA10: tuple[Entry, ...] = (
+    *_WITHOUT_STRENGTH,
+    ranged("gaussian_blur", 0, 2),
+    ranged("rotate", 0, 30, signed=True),
+)
+
+PALETTES: dict[str, tuple[Entry, ...]] = {
+    "randaugment14": RANDAUGMENT14,
+    "autoaugment": AUTOAUGMENT,
+    "trivial_standard": TRIVIAL_STANDARD,
+    "trivial_wide": TRIVIAL_WIDE,
+    "uniform": UNIFORM,
+    "cuda22": CUDA22,
+    "cuda22_monotone": CUDA22_MONOTONE,
+    "doda10": DODA10,
+}
+"""What plugins register as `palettes`."""

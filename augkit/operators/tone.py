@@ -1,0 +1,111 @@
+"""Operators that map each value by itself: each lowers to tables of 256 entries, [N, 3, 256] in 0..255.
+
+Tables that look at the image take its `histogram` [N, 3, 256]. One table for all images is [1, 3, 256].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from augkit.operators.base import operator
+from augkit.operators.color import LUMA
+
+
+def levels(like: Tensor | None = None) -> Tensor:
+    """0, 1, .. 255 as [1, 1, 256] float32."""
+    return torch.arange(256.0, device=None if like is None else like.device).view(1, 1, 256)
+
+
+def three(table: Tensor) -> Tensor:
+    """The same table, [N, 1, 256], for all three channels, clipped and truncated: [N, 3, 256]."""
+    return table.clamp(0, 255).floor().expand(-1, 3, -1)
+
+
+def column(value: Tensor) -> Tensor:
+    """[N] to [N, 1, 1]."""
+    return value[:, None, None]
+
+
+@operator(kind="tone", keeps_black=True, source="every list of operators", tolerance=0.0)
+def identity() -> Tensor:
+    """Nothing; it stands in a list of operators so that nothing is one of the choices."""
+    return three(levels())
+
+
+@operator(kind="tone", source="Pillow ImageOps.invert", tolerance=0.0)
+def invert() -> Tensor:
+    """The negative; no strength."""
+    return three(255 - levels())
+
+
+@operator(kind="tone", range=(8, 4), unit="bits", identity=8.0, keeps_black=True, source="Pillow ImageOps.posterize", tolerance=0.0)
+def posterize(bits: Tensor) -> Tensor:
+    """Keep so many of the 8 bits, whole ones and at least 1; stronger as the bits fall."""
+    step = torch.exp2(8 - (bits + 1e-3).floor().clamp(1, 8))  # 4 that arrives as 3.9999998 means 4
+    return three((levels(bits) / column(step)).floor() * column(step))
+
+
+@operator(kind="tone", range=(256, 0), unit="threshold", identity=256.0, source="Pillow ImageOps.solarize", tolerance=0.0)
+def solarize(threshold: Tensor) -> Tensor:
+    """Invert every value that reaches the threshold; stronger as the threshold falls."""
+    value = levels(threshold)
+    return three(torch.where(value < column(threshold), value, 255 - value))
+
+
+@operator(kind="tone", range=(0, 110), unit="addition", source="AutoAugment for EfficientNet; `invert` as CUDA", tolerance=0.0)
+def solarize_add(addition: Tensor, *, threshold: float = 128, invert: bool = False) -> Tensor:
+    """Add to every value below the threshold; stronger as the addition grows.
+
+    `invert`: add to every value and then solarize at the threshold, as CUDA does; it is never without effect.
+    """
+    value = levels(addition)
+    raised = (value + column(addition).floor()).clamp(0, 255)
+    if invert:
+        return three(torch.where(raised < threshold, raised, 255 - raised))
+    return three(torch.where(value < threshold, raised, value))
+
+
+@operator(kind="tone", range=(0.1, 1.9), unit="times", identity=1.0, keeps_black=True, source="Pillow ImageEnhance.Brightness", tolerance=0.0)
+def brightness(factor: Tensor) -> Tensor:
+    """Every value times the factor; stronger with the distance from 1."""
+    return three(levels(factor) * column(factor))
+
+
+@operator(kind="tone", range=(0.1, 1.9), unit="times", identity=1.0, source="Pillow ImageEnhance.Contrast", tolerance=1.0)
+def contrast(factor: Tensor, histogram: Tensor) -> Tensor:
+    """Distance from the image's mean grey times the factor; stronger with the distance from 1."""
+    counts = _wide(histogram)
+    channels = (counts * levels(histogram).to(counts.dtype)).sum(2) / counts.sum(2).clamp(min=1)
+    mean = ((channels * channels.new_tensor(LUMA)).sum(1) + 0.5).floor().float()
+    return three(column(mean) + column(factor) * (levels(factor) - column(mean)))
+
+
+@operator(kind="tone", source="Pillow ImageOps.autocontrast", tolerance=0.0)
+def autocontrast(histogram: Tensor) -> Tensor:
+    """Stretch each channel to 0..255; no strength, and no effect on a channel of one value."""
+    present = histogram > 0
+    value = _wide(levels(histogram))
+    low = torch.where(present, value, 255.0).amin(2, keepdim=True)
+    high = torch.where(present, value, 0.0).amax(2, keepdim=True)
+    scale = 255.0 / (high - low).clamp(min=1)
+    stretched = (value * scale - low * scale).clamp(0, 255).floor()
+    return torch.where(high > low, stretched, value).float()
+
+
+@operator(kind="tone", source="Pillow ImageOps.equalize", tolerance=0.0)
+def equalize(histogram: Tensor) -> Tensor:
+    """Spread each channel's values evenly over 0..255; no strength, and no effect on a channel of one value."""
+    counts = _wide(histogram)
+    value = _wide(levels(histogram))
+    last = torch.where(counts > 0, value, -1.0).amax(2, keepdim=True)
+    final = torch.where(value == last, counts, 0.0).sum(2, keepdim=True)
+    step = ((counts.sum(2, keepdim=True) - final) / 255).floor()
+    before = counts.cumsum(2) - counts + (step / 2).floor()
+    table = (before / step.clamp(min=1)).floor().clamp(0, 255)
+    return torch.where(step > 0, table, value).float()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """float64, which Pillow's Python computes in, where the device has it."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
