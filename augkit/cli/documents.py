@@ -89,8 +89,9 @@ def preview(
         augkit preview trivialaugment --data photos/ --out preview.png
         augkit preview my.yaml --data photos/train --images 16 --seed 3 --size 128
     """
+    from augkit.cli.samples import sample
     from augkit.policy import Policy
-    from augkit.report.preview import picture, sample
+    from augkit.report.preview import picture
 
     samples = sample(data, count=images, size=size, seed=seed)
     policy = Policy.load(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from augkit.errors import DataError
-from augkit.lab.sources import IMAGE_ENDINGS, Files, Reader, open_source
 from augkit.policy import Policy
 
 TILE, GAP, COLUMNS, LINE = 176, 14, 8, 16
@@ -27,33 +23,6 @@ class Samples:
     index: Tensor
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
-
-
-def sample(data: str, *, count: int = 8, size: int | None = None, seed: int = 0) -> Samples:
-    """Take `count` images, from as many classes as there are, and make them squares of one size.
-
-    Args:
-        data: a folder of class folders, a flat folder of images, or any other source of the lab's (`digits`, an .npz).
-        size: the side in pixels; by default that of the smallest chosen image, between 32 and 224.
-
-    Raises:
-        DataError: there are no images, or one cannot be read.
-    """
-    reader, class_names = _open(data)
-    order = np.random.default_rng(seed).permutation(len(reader.labels))
-    chosen = _spread(reader.labels[order], count)
-    index = np.sort(order[chosen])
-    index = index[np.argsort(reader.labels[index], kind="stable")]
-    pictures = [Image.fromarray(np.ascontiguousarray(reader.read(int(i)))) for i in index]
-    side = size or min(224, max(32, min(min(picture.size) for picture in pictures)))
-    squares = [np.array(ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)) for picture in pictures]
-    return Samples(
-        torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous(),
-        torch.from_numpy(reader.labels[index].astype(np.int64)),
-        torch.from_numpy(index.astype(np.int64)),
-        class_names,
-        tuple(np.bincount(reader.labels, minlength=len(class_names)).tolist()),
-    )
 
 
 def picture(policy: Policy, samples: Samples) -> Image.Image:
@@ -79,26 +48,6 @@ def picture(policy: Policy, samples: Samples) -> Image.Image:
             page.paste(tile, (GAP + i * (TILE + GAP), top))
         top += height + GAP
     return page
-
-
-def _open(data: str) -> tuple[Reader, tuple[str, ...]]:
-    folder = Path(data).expanduser()
-    if folder.is_dir() and not any(child.is_dir() for child in folder.iterdir()):
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
-        if not paths:
-            raise DataError(f"no image file ({', '.join(IMAGE_ENDINGS)}) lies in the folder", file=folder)
-        return Files(paths, np.zeros(len(paths), dtype=np.int64)), (folder.resolve().name,)
-    source = open_source(data)
-    return source.splits["train"], source.class_names
-
-
-def _spread(labels: np.ndarray, count: int) -> np.ndarray:
-    """Positions of `count` images, taking from each class in turn."""
-    turn = np.zeros(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        where = np.flatnonzero(labels == label)
-        turn[where] = np.arange(len(where))
-    return np.argsort(turn, kind="stable")[:count]
 
 
 def _tile(

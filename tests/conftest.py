@@ -1,0 +1,104 @@
+"""For every test: one thread, no network, and distributions to plug in."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the workers of pytest-xdist share the cores
+
+import ipaddress
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from augkit.plugins import default_host, load_registry
+from augkit.registry import Registry
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+Install = Callable[..., None]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for another machine fails."""
+    connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+    def is_local(address: Any) -> bool:
+        if not isinstance(address, tuple):
+            return True  # a socket file
+        try:
+            return address[0] in ("", "localhost") or ipaddress.ip_address(address[0]).is_loopback
+        except ValueError:
+            return False
+
+    def guarded(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: socket.socket, address: Any) -> Any:
+            if not is_local(address):
+                raise RuntimeError(f"a test tried to reach {address}")
+            return original(self, address)
+
+        return call
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    """What augkit itself brings."""
+    return load_registry(plugins=False)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Install a distribution for one test: `install("augkit-fog", code)` makes its module and its metadata."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    modules: list[str] = []
+
+    def make(name: str, code: str, *, version: str = "1.0", target: str = "", entry: str = "") -> None:
+        module = name.replace("-", "_")
+        modules.append(module)
+        (site / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
+        metadata = site / f"{module}-{version}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (metadata / "entry_points.txt").write_text(f"[augkit]\n{entry or module} = {module}{target}\n")
+        default_host.cache_clear()
+
+    yield make
+    for module in modules:
+        sys.modules.pop(module, None)
+    default_host.cache_clear()
+
+
+@pytest.fixture
+def augkit(tmp_path: Path) -> Command:
+    """Run the command line in a process of its own, in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "augkit.cli", *map(str, arguments)],
+            cwd=folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
