@@ -19,27 +19,29 @@ def add_to(app: typer.Typer) -> None:
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Strategy documents: .yaml, .yml or .json.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Documents: .yaml, .yml or .json.")],
+    recipe: Annotated[bool, typer.Option("--recipe", help="They are recipes, not strategies.")] = False,
 ) -> None:
-    """Check strategy documents.
+    """Check strategy documents, or recipes.
 
     Every fault comes with its file, line and place, and the nearest valid name.
 
     \b
         augkit validate my.yaml
-        augkit validate strategies/*.yaml
+        augkit validate --recipe runs/*.yaml
     """
+    from augkit.lab.recipe import load_recipe
     from augkit.strategy.document import load_strategy
 
     found, faulty = registry(), False
     for file in files:
         try:
-            strategy = load_strategy(file, found)
+            document = load_recipe(file, found) if recipe else load_strategy(file, found)
         except (AugkitError, OSError) as error:
             fail(error)
             faulty = True
         else:
-            print(f"{file}: valid, strategy {strategy.name}, hash {strategy.hash[:12]}")
+            print(f"{file}: valid, {'recipe' if recipe else 'strategy'} {document.name}, hash {document.hash[:12]}")
     if faulty:
         raise typer.Exit(2)
 

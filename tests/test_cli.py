@@ -1,0 +1,248 @@
+"""The command line, as a person meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command
+from PIL import Image
+
+from augkit.registry import Registry
+
+GOOD = """\
+augkit: 1
+name: good
+palette: [hflip, {rotate: {low: 0, high: 20}}]
+pipeline:
+  - pick: {count: 1}
+"""
+BAD = """\
+augkit: 1
+name: bad
+palette: [hflip, rotat]
+pipeline:
+  - pick: {count: 1}
+"""
+WRONG_AXIS = """\
+augkit: 1
+name: wrong_axis
+palette: [hflip, rotate]
+state:
+  weight: {axes: [classes, ops], init: 1}
+pipeline:
+  - pick: {p: weight, count: 1}
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of six pictures: gradients, so that every operator shows."""
+    folder = tmp_path / "photos"
+    ramp = np.linspace(0, 255, 48, dtype=np.uint8)
+    for label, name in enumerate(("cats", "dogs")):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            picture = np.stack(np.broadcast_arrays(ramp[None], ramp[:, None], np.uint8(40 * i + 20 * label)), axis=-1)
+            Image.fromarray(np.ascontiguousarray(picture)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_the_help_of_every_verb_teaches_by_an_example(augkit: Command) -> None:
+    overview = augkit("--help").stdout
+    verbs = re.findall(r"^  (\w+)  +\S", overview.partition("Commands:")[2], re.MULTILINE)
+    assert len(verbs) == 12
+    for verb in [["plugin", "new"] if verb == "plugin" else [verb] for verb in verbs]:
+        shown = augkit(*verb, "--help")
+        assert shown.returncode == 0
+        assert f"    augkit {' '.join(verb)}" in shown.stdout
+
+
+def test_version(augkit: Command) -> None:
+    assert augkit("--version").stdout == "augkit 0.1.0\n"
+
+
+def test_lists_and_their_json_tell_the_same(augkit: Command, registry: Registry) -> None:
+    kinds = {"operators": "name", "policies": "policy", "losses": "loss", "recipes": "recipe"}
+    for verb, key in kinds.items():
+        known = set(getattr(registry, verb if verb != "policies" else "strategies"))
+        listed, machine = augkit(verb), augkit(verb, "--json")
+        rows = json.loads(machine.stdout)
+        assert (listed.returncode, machine.returncode) == (0, 0)
+        assert {row[key] for row in rows} >= known
+        assert all(row["from"] for row in rows)
+        assert {line.split()[0] for line in listed.stdout.splitlines()[1:]} == {row[key] for row in rows}
+        assert "cannot be used" not in listed.stdout
+    rotate = next(row for row in json.loads(augkit("operators", "--json").stdout) if row["name"] == "rotate")
+    assert (rotate["low"], rotate["high"], rotate["unit"], rotate["signed"]) == (0, 30, "degrees", True)
+
+
+def test_colour_only_on_a_terminal(augkit: Command) -> None:
+    assert "\x1b[" not in augkit("losses").stdout
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    environment.pop("NO_COLOR", None)
+    done = subprocess.Popen([sys.executable, "-m", "augkit.cli", "losses"], stdout=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    assert done.wait(timeout=60) == 0
+    assert b"\x1b[" in shown and b"balanced_softmax" in shown
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m augkit.cli operators | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.startswith("operator") and "Traceback" not in done.stderr
+
+
+def test_validate(augkit: Command, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(GOOD)
+    bad.write_text(BAD)
+    fine = augkit("validate", good)
+    assert fine.returncode == 0 and re.search(
+        r"good\.yaml: valid, strategy good, hash [0-9a-f]{12}$", fine.stdout.strip()
+    )
+    both = augkit("validate", bad, good)
+    assert both.returncode == 2
+    assert f"{good}: valid" in both.stdout
+    (line,) = both.stderr.splitlines()
+    assert line.startswith(f"error: {bad}:3: ") and "rotat" in line and 'Did you mean "rotate"?' in line
+
+
+def test_validate_a_recipe(augkit: Command, tmp_path: Path, registry: Registry) -> None:
+    assert "valid, recipe demo" in augkit("validate", "--recipe", registry.recipes["demo"]).stdout
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("augkit: 1\nname: mine\ndata: digits\nmodel: resnet8_cifar\nepoch: 3\n")
+    failed = augkit("validate", "--recipe", recipe)
+    assert failed.returncode == 2 and f"{recipe}:5" in failed.stderr and "epochs" in failed.stderr
+
+
+def test_schema_knows_what_is_installed(augkit: Command) -> None:
+    schema = json.loads(augkit("schema").stdout)
+    text = json.dumps(schema)
+    assert all(f'"{name}"' in text for name in ("rotate", "pick", "pipeline", "randaugment"))
+
+
+def test_show_tells_the_operators(augkit: Command, tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    for source, word in ((tmp_path / "good.yaml", "rotate"), ("trivialaugment", "posterize")):
+        shown = augkit("show", source)
+        assert shown.returncode == 0 and word in shown.stdout
+
+
+@pytest.mark.parametrize("policy", ["trivialaugment", "uniform_class_choice", "mixup_cutmix"])
+def test_preview_draws_a_grid(policy: str, augkit: Command, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new folder" / "preview.png"
+    done = augkit("preview", policy, "--data", photos, "--out", out, "--images", "10", "--seed", "1")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{out}\n")
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[1] > 1400 and pixels.shape[0] > 700  # eight columns, two rows
+    again = tmp_path / "again.png"
+    augkit("preview", policy, "--data", photos, "--out", again, "--images", "10", "--seed", "1")
+    assert again.read_bytes() == out.read_bytes()
+    other = tmp_path / "other.png"
+    augkit("preview", policy, "--data", photos, "--out", other, "--images", "10", "--seed", "2")
+    assert other.read_bytes() != out.read_bytes()
+
+
+def test_preview_of_a_flat_folder(augkit: Command, photos: Path, tmp_path: Path) -> None:
+    done = augkit(
+        "preview", "randaugment", "--data", photos / "cats", "--out", "p.png", "--images", "3", "--size", "64"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "here" / "p.png").stat().st_size > 1000
+
+
+@pytest.fixture
+def wrong(tmp_path: Path, photos: Path) -> Path:
+    """A folder full of things that do not do."""
+    (tmp_path / "bad.yaml").write_text(BAD)
+    (tmp_path / "axis.yaml").write_text(WRONG_AXIS)
+    (tmp_path / "torn.yaml").write_text("augkit: 1\nname: [torn\n")
+    (tmp_path / "corrupt").mkdir()
+    (tmp_path / "corrupt" / "a.png").write_bytes((photos / "cats" / "0.png").read_bytes()[:60])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    return tmp_path
+
+
+WRONG = {
+    "missing file": ("validate {}/none.yaml", "none.yaml"),
+    "missing file shown": ("show {}/none.yaml", "none.yaml"),
+    "unknown operator": ("validate {}/bad.yaml", 'Did you mean "rotate"?'),
+    "wrong axis": ("validate {}/axis.yaml", "pipeline[0].pick.p"),
+    "torn document": ("validate {}/torn.yaml", "torn.yaml:"),
+    "not a document": ("validate {}/corrupt/a.png", "a.png"),
+    "a folder as document": ("validate {}/empty", "empty"),
+    "unknown policy": ("show trivialaugmnt", 'Did you mean "trivialaugment"?'),
+    "unknown policy previewed": ("preview trivialaugmnt --data {}/photos", 'Did you mean "trivialaugment"?'),
+    "corrupt image": ("preview randaugment --data {}/corrupt", "corrupt/a.png: the image cannot be read"),
+    "no image": ("preview randaugment --data {}/empty", "empty: no image file"),
+    "no data": ("preview randaugment --data {}/nowhere", "nowhere"),
+    "unwritable out": ("preview randaugment --data {}/photos --out {}/bad.yaml/p.png", "bad.yaml"),
+    "unknown picture": ("preview randaugment --data {}/photos --out p.xyz", "call it .png"),
+    "unknown recipe": ("train dem", 'Did you mean "demo"?'),
+    "unknown policy trained": ("train demo --set policy=trivialaugmnt", 'Did you mean "trivialaugment"?'),
+    "unwritable run": ("train demo --out {}/bad.yaml/run", "bad.yaml"),
+    "unknown setting": ("train demo --set epoch=3", "epoch"),
+    "unknown verb": ("opertors", "opertors"),
+    "unknown option": ("operators --jsn", "--jsn"),
+    "plugin with a bad name": ("plugin new Fog!", '"Fog!" is no name for a distribution'),
+    "plugin with a taken name": ("plugin new augkit-rotate", '"rotate" is already brought by augkit'),
+    "plugin over a folder": ("plugin new augkit-mist --out {}/full", "full already exists"),
+    "plugin like a module": ("plugin new json", 'already called "json"'),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_sentence_and_status_2(case: str, augkit: Command, wrong: Path) -> None:
+    command, expected = WRONG[case]
+    done = augkit(*command.replace("{}", str(wrong)).split())
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and "Traceback" not in done.stdout
+    complaints = [line for line in done.stderr.splitlines() if line.lower().startswith("error: ")]
+    assert len(complaints) == 1 and expected in complaints[0], done.stderr
+    if not case.startswith("unknown verb") and not case.startswith("unknown option"):
+        assert done.stderr.splitlines() == complaints
+
+
+def test_debug_shows_the_traceback(augkit: Command) -> None:
+    done = augkit("show", "trivialaugmnt", AUGKIT_DEBUG="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "augkit.cli", "train", "demo", "--set", "epochs=500", "--out", str(out)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not (out / "checkpoint.pt").exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (out / "checkpoint.pt").exists(), running.communicate()[1] if running.poll() is not None else "no checkpoint"
+    running.send_signal(signal.SIGINT)
+    _, complaint = running.communicate(timeout=60)
+    assert running.returncode == 130, complaint
+    assert "Traceback" not in complaint
+    last = complaint.splitlines()[-1]
+    assert last == (
+        "error: interrupted; go on from the last checkpoint with: "
+        f"augkit train demo --set epochs=500 --out {out} --resume"
+    )
