@@ -5,18 +5,22 @@ One document means one plan and one run over the pixels. The policy inside `use`
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from augkit.engine.output import Output
+from augkit.errors import DocumentError
 from augkit.lab.data import Data
 from augkit.lab.recipe import Recipe
 from augkit.policy import Policy
 from augkit.registry import Registry
 from augkit.strategy.document import load_strategy
 from augkit.strategy.model import Strategy
+
+_STEP = re.compile(r"^pipeline\[(\d+)\]")
 
 
 class Normalise(nn.Module):
@@ -49,7 +53,25 @@ def strategy_of(recipe: Recipe, registry: Registry) -> Strategy:
         "image": policy.image.model_dump(),  # the policy's pixels stay as its document wants them
         "pipeline": [*recipe.base.before, {"use": use}, *recipe.base.after],
     }
-    return load_strategy(document, registry)
+    try:
+        return load_strategy(document, registry)
+    except DocumentError as error:
+        raise _in_recipe(error, len(recipe.base.before)) from error
+
+
+def _in_recipe(error: DocumentError, before: int) -> DocumentError:
+    """An error of the combined document, told by the paths of the recipe."""
+
+    def moved(match: re.Match[str]) -> str:
+        step = int(match[1])
+        place = f"before[{step}]" if step < before else f"after[{step - before - 1}]"
+        return "policy" if step == before else f"base.{place}"
+
+    parts = [
+        DocumentError(part.message, file=part.file, line=part.line, path=_STEP.sub(moved, part.path))
+        for part in error.problems
+    ]
+    return parts[0] if len(parts) == 1 else DocumentError(error.message, problems=parts)
 
 
 def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Policy:

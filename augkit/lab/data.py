@@ -121,9 +121,7 @@ def long_tailed(rows: np.ndarray, labels: np.ndarray, imbalance: float, classes:
     """
     available = np.bincount(labels[rows], minlength=classes)
     largest = int(available.max())
-    while any(
-        wanted > have for wanted, have in zip(long_tailed_counts(largest, imbalance, classes), available, strict=True)
-    ):
+    while (np.array(long_tailed_counts(largest, imbalance, classes)) > available).any():
         largest -= 1
     counts = long_tailed_counts(largest, imbalance, classes)
     if min(counts) < 1:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassStatScores
 
 from augkit.lab.data import Split
+from augkit.torchvision_compat import ensure_torchvision
+
+ensure_torchvision()
+
+from torchmetrics.classification import MulticlassStatScores  # noqa: E402  it imports torchvision
 
 GROUPS = ("many", "medium", "few")
 MANY, FEW = 100, 20

@@ -15,7 +15,8 @@ from augkit.torchvision_compat import ensure_torchvision
 
 ensure_torchvision()
 
-from timm.optim import create_optimizer_v2, list_optimizers  # noqa: E402  torchvision must be importable first
+# torchvision must be importable first
+from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]  # noqa: E402
 from timm.scheduler.scheduler import Scheduler  # noqa: E402
 from timm.scheduler.scheduler_factory import create_scheduler_v2  # noqa: E402
 

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-Step = str | dict[str, Any]
+from augkit.errors import DocumentError, nearest
+from augkit.registry import Registry
+from augkit.strategy.problems import Place, Problems, shown
+from augkit.strategy.reading import Source, read_file, read_mapping, read_text
+
 Three = tuple[float, float, float]
+ENDINGS = (".yaml", ".yml", ".json")
+SHORT = {"policy": "load", "model": "name", "optimizer": "name", "schedule": "name"}
+"""Parts that a document may write as a single word, and the field that the word stands for."""
+FLIPS = ("hflip", "vflip")
 
 
-def _named(key: str) -> BeforeValidator:
-    """Lets a document write `policy: randaugment` for `policy: {load: randaugment}`."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+def _step(step: Any) -> Any:
+    """A bare flip in a base means one image in two, as everywhere; as a strategy's step it would flip every image."""
+    if isinstance(step, str):
+        return {step: {"p": 0.5}} if step in FLIPS else step
+    if isinstance(step, dict) and len(step) == 1:
+        return step
+    raise ValueError("a step is an operator's name, or a mapping with that name as its only key")
+
+
+Step = Annotated[Any, AfterValidator(_step)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DataRecipe(_Part):
@@ -92,11 +108,11 @@ class Recipe(_Part):
     source: str = ""
     data: DataRecipe = DataRecipe()
     base: BaseRecipe = BaseRecipe()
-    model: Annotated[ModelRecipe, _named("name")] = ModelRecipe()
+    model: ModelRecipe = ModelRecipe()
     loss: str = "ce"
-    optimizer: Annotated[OptimizerRecipe, _named("name")] = OptimizerRecipe()
-    schedule: Annotated[ScheduleRecipe, _named("name")] = ScheduleRecipe()
-    policy: Annotated[PolicyRecipe, _named("load")] = PolicyRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    policy: PolicyRecipe = PolicyRecipe()
     epochs: int = Field(200, ge=1)
     batch_size: int = Field(128, ge=2)
     seed: int = Field(0, ge=0, lt=2**63)
@@ -115,3 +131,118 @@ class Recipe(_Part):
     def hash(self) -> str:
         """SHA-256 of the canonical form: two recipes with one hash describe one run."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], registry: Registry, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, put overrides in, and check it; operators, policy and model are checked where they are made.
+
+    Args:
+        source: a registered name, a path (it has a separator or ends in .yaml, .yml or .json), or a mapping.
+        overrides: `"a.b=value"`, the value read as YAML; later ones win.
+
+    Raises:
+        DocumentError: with every fault found, its file, line and path.
+    """
+    read, folder = _find(source, registry)
+    data = _checked_mapping(read)
+    if folder is not None:
+        _anchor(data, folder)
+    given: dict[Place, str] = {}
+    for override in overrides:
+        given[_override(data, override)] = override
+    _anchor(data, Path.cwd())
+    recipe = _validate(read, data, given)
+    if recipe.loss not in registry.losses:
+        problems = Problems(read.file, read.lines)
+        problems.unknown(("loss",), recipe.loss, registry.losses, "loss")
+        raise problems.error()
+    return recipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A resolved recipe, as a run folder holds it."""
+    read = read_file(path)
+    return _validate(read, _checked_mapping(read), {})
+
+
+def _find(source: str | Path | Mapping[str, Any], registry: Registry) -> tuple[Source, Path | None]:
+    """The document, and the folder that its relative paths are meant from (None for a registered one)."""
+    if isinstance(source, Mapping):
+        return read_mapping(source), None
+    name = str(source)
+    if isinstance(source, Path) or "/" in name or "\\" in name or name.endswith(ENDINGS):
+        return read_file(Path(name)), Path(name).parent.absolute()
+    if name not in registry.recipes:
+        raise DocumentError(f'there is no recipe "{name}".{nearest(name, registry.recipes)} A path ends in .yaml.')
+    return read_file(registry.recipes[name]), None
+
+
+def _checked_mapping(read: Source) -> dict[str, Any]:
+    """The document's data with its single words written out."""
+    if not isinstance(read.data, dict):
+        raise DocumentError(f"a recipe is a mapping, not {shown(read.data)}", file=read.file, line=1)
+    data = dict(read.data)
+    return data | {part: {key: data[part]} for part, key in SHORT.items() if isinstance(data.get(part), str)}
+
+
+def _override(data: dict[str, Any], override: str) -> Place:
+    """Put one `a.b=value` into the document; returns its place."""
+    path, equals, written = override.partition("=")
+    place = tuple(path.strip().split("."))
+    if not equals or not all(place):
+        raise DocumentError(f'--set takes path=value, such as data.source=DIR, not "{override}"')
+    value = read_text(written).data if written.strip() else ""
+    if len(place) == 1 and place[0] in SHORT and isinstance(value, str):
+        value = {SHORT[place[0]]: value}
+    part = data
+    for key in place[:-1]:
+        inner = part.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise DocumentError(f"--set {override}: {key} is {shown(inner)} and has no parts", path=path)
+        part[key] = part = dict(inner)
+    part[place[-1]] = value
+    return place
+
+
+def _anchor(data: dict[str, Any], folder: Path) -> None:
+    """Make relative paths absolute where the folder holds what they name."""
+    for part, key in (("data", "source"), ("data", "root"), ("policy", "load")):
+        value = data.get(part, {}).get(key) if isinstance(data.get(part), dict) else None
+        if not isinstance(value, str) or value == "digits":
+            continue
+        is_name = part == "policy" and "/" not in value and not value.endswith(ENDINGS)
+        if not is_name and (folder / Path(value).expanduser()).exists():
+            data[part] = data[part] | {key: str(folder / Path(value).expanduser())}
+
+
+def _validate(read: Source, data: dict[str, Any], given: Mapping[Place, str]) -> Recipe:
+    try:
+        return Recipe.model_validate_json(json.dumps(data))  # lists are tuples in JSON, and nothing else is converted
+    except ValidationError as error:
+        lines = {place: line for place, line in read.lines.items() if not any(place[: len(p)] == p for p in given)}
+        problems = Problems(read.file, lines)
+        for fault in error.errors():
+            place = fault["loc"]
+            overridden = next((text for p, text in given.items() if p == place[: len(p)]), None)
+            message = _sentence(fault, place) + (f" (from --set {overridden})" if overridden else "")
+            problems.add(place, message)
+        raise problems.error() from error
+
+
+def _sentence(fault: Mapping[str, Any], place: Place) -> str:
+    if fault["type"] == "extra_forbidden":
+        name = str(place[-1])
+        return f'there is no "{name}" here.{nearest(name, _fields(place[:-1]))}'
+    if fault["type"] == "missing":
+        return "this is missing"
+    message = str(fault["msg"]).removeprefix("Value error, ").replace("Input should", "this should")
+    message = message.replace("be an object", "be a mapping")
+    return f"{message}, not {shown(fault['input'])}" if message.startswith("this") else message
+
+
+def _fields(place: Place) -> list[str]:
+    """What may stand at a place of a recipe."""
+    model: Any = Recipe
+    for part in place:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

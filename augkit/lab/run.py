@@ -87,8 +87,8 @@ def _same_recipe(folder: Path, recipe: Recipe) -> None:
     if differing:
         first = differing[0]
         raise StateError(
-            f"this run was begun with {first}: {there.get(first)}, not {here.get(first)}; resume it with its own recipe or"
-            f" choose another folder with --out (differing: {', '.join(differing)})",
+            f"this run was begun with {first}: {there.get(first)}, not {here.get(first)}; resume it with its own recipe"
+            f" or choose another folder with --out (differing: {', '.join(differing)})",
             file=path,
         )
 

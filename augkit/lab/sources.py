@@ -158,7 +158,8 @@ def _arrays(path: Path, split: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
 def _folder(root: Path) -> Source:
     folders: dict[str, Path] = {}
     for split, names_of in SPLIT_NAMES.items():
-        folders |= {split: root / name for name in reversed(names_of) if (root / name).is_dir()}
+        there = [root / name for name in names_of if (root / name).is_dir()]
+        folders |= {split: there[0]} if there else {}
     if "train" not in folders:
         folders = {"train": root}
     elif "val" in folders and "test" not in folders:
@@ -189,7 +190,7 @@ def _timm(name: str, root: str | None, download: bool) -> Source:
     from augkit.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
-    from timm.data import create_dataset
+    from timm.data import create_dataset  # type: ignore[attr-defined]
 
     splits: dict[str, Reader] = {}
     class_names: Sequence[str] = ()

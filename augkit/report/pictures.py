@@ -42,7 +42,7 @@ def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
     rows = sorted(classes, key=lambda row: -int(row["train_images"]))
     counts = [int(row["train_images"]) for row in rows]
     known = [float(row["accuracy"] or "nan") * 100 for row in rows]
-    figure, axes = plt.subplots(figsize=(max(6.4, min(14.0, 0.13 * len(rows) + 4)), 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(7.5, min(14.0, 0.1 * len(rows) + 4)), 4), layout="constrained")
     axes.bar(range(len(rows)), known, color=[COLORS[row["group"]] for row in rows], width=0.85)
     axes.set(ylim=(0, 100), xlim=(-0.6, len(rows) - 0.4), ylabel="test accuracy, %")
     axes.set_title(f"{title}: last epoch, by class")
@@ -56,7 +56,7 @@ def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
     images.plot(range(len(rows)), counts, color=GREY, marker="." if len(rows) <= 30 else None, linewidth=1)
     images.set(yscale="log", ylabel="training images (line)", ylim=(max(0.7, min(counts) / 1.5), max(counts) * 1.5))
     _class_ticks(axes, [row["name"] for row in rows], along_x=True)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22 if len(rows) <= 30 else -0.12), ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -76,6 +76,7 @@ def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str],
     for number, axes in enumerate(grid.flat):
         if number >= len(operators):
             axes.axis("off")
+            grid.flat[number - columns].tick_params(labelbottom=True)
             continue
         shade = share[:, order, number].T
         image = axes.imshow(shade, aspect="auto", cmap="magma_r", vmin=0, vmax=top, interpolation="nearest")
@@ -88,7 +89,7 @@ def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str],
     figure.suptitle(f"{title}: which operators each class met", fontsize=10)
     if image is not None:
         bar = figure.colorbar(image, ax=grid, shrink=0.8, pad=0.01)
-        bar.set_label("operator applications an image", fontsize=8)
+        bar.set_label("applications per image", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     return figure
 
