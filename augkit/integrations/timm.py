@@ -183,7 +183,7 @@ class WrappedLoader:
     def _begin(self) -> None:
         if self._resumed:
             self._resumed = False
-            samplers = [getattr(self, name, None) for name in ("batch_sampler", "sampler")]
+            samplers: list[Any] = [getattr(self, name, None) for name in ("batch_sampler", "sampler")]
             expected = next((sampler.epoch for sampler in samplers if hasattr(sampler, "epoch")), None)
             if isinstance(expected, int) and expected not in (0, self.policy.epoch):
                 logger.warning(

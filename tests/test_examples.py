@@ -1,0 +1,84 @@
+"""The examples run as a reader would run them, and what they print is what they are said to do."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(name: str, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def top1(output: str) -> list[float]:
+    return [float(found) for found in re.findall(r"top-1 ([\d.]+) %", output)]
+
+
+@pytest.mark.slow
+def test_the_timm_loop_learns_the_digits_within_a_minute() -> None:
+    begun = time.perf_counter()
+    output = run("timm_train.py")
+    assert time.perf_counter() - begun < 60
+    assert len(top1(output)) == 5 and top1(output)[-1] > 85
+    assert "random transforms of the loader: RandomResizedCropAndInterpolation; kept" in output
+
+
+@pytest.mark.slow
+def test_the_timm_loop_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    options = (
+        "--output",
+        folder,
+        "--grad-accum-steps",
+        "2",
+        "--amp",
+        "--policy",
+        "mixup_cutmix",
+        "--mixup-off-epoch",
+        "2",
+    )
+    assert "epoch 0" in run("timm_train.py", *options, "--epochs", "1")
+    output = run("timm_train.py", *options, "--epochs", "3", "--torchcompile", "eager", "--workers", "2")
+    assert "policy state of epoch 0 loaded" in output
+    assert re.findall(r"epoch (\d):", output) == ["1", "2"]
+
+
+@pytest.mark.slow
+def test_the_timm_loop_trains_on_folders(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name, colour in (("blue", (0, 0, 250)), ("red", (250, 0, 0))):
+            (tmp_path / split / name).mkdir(parents=True)
+            for k in range(8):
+                Image.new("RGB", (40 + k, 40), colour).save(tmp_path / split / name / f"{k}.png")
+    output = run("timm_train.py", "--data", str(tmp_path), "--batch-size", "4", "--epochs", "1", "--policy", "none")
+    assert len(top1(output)) == 1
+
+
+@pytest.mark.slow
+def test_the_plain_loop_learns_and_its_strategy_moves() -> None:
+    output = run("plain_pytorch.py")
+    assert len(top1(output)) == 8 and top1(output)[-1] > 90
+    levels = [tuple(map(float, line.split(", "))) for line in re.findall(r"strength by class (.*)", output)]
+    assert all(len(row) == 10 for row in levels) and len(set(levels)) > 3
+    assert max(levels[-1]) > 0.1
+
+
+def test_there_is_a_test_for_every_example() -> None:
+    names = {path.name for path in (ROOT / "examples").glob("*.py")}
+    tested = set(re.findall(r'run\(\s*"(\w+\.py)"', Path(__file__).read_text()))
+    assert tested >= {"timm_train.py", "plain_pytorch.py"} and names >= tested
