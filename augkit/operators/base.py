@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
@@ -17,6 +18,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # What a function may ask for by parameter name; the value itself is whatever comes first.
 SUPPLIED = ("size", "histogram", "u")
+
+
+@lru_cache(maxsize=1024)
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """A function's parameters; kept, since looking takes longer than a small operator."""
+    return inspect.signature(function).parameters
 
 
 class Kernel(NamedTuple):
@@ -101,7 +108,7 @@ class Choice:
     ) -> Any:
         """Call the operator's function with what it asks for. `value` [N], `u` [N, >= draws]; see `Operator`."""
         operator = self.operator
-        wanted = inspect.signature(operator.function).parameters
+        wanted = parameters_of(operator.function)
         arguments: list[Any] = [images] if operator.kind == "opaque" else []
         if operator.has_value:
             arguments.append(value)

@@ -1,0 +1,280 @@
+"""The batched executor: a plan's passes over a whole batch, with torch alone, on the host or on a device."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from augkit.engine import pixels
+from augkit.engine.buffers import Recycler, recycler
+from augkit.engine.finish import Done, finish, mix_images, mix_targets, pieces
+from augkit.engine.lowering import COLOR, ERASE, KERNEL, KINDS, OPAQUE, TONE, WARP, ask, facts, lower, tables
+from augkit.engine.output import Output
+from augkit.engine.passes import schedule
+from augkit.engine.plan import Plan
+from augkit.engine.warp import warp
+from augkit.errors import InputError, OperatorError
+from augkit.operators.base import Kernel
+
+__all__ = ["execute", "mix_targets"]
+
+Pass = Callable[[Tensor, slice], Tensor]
+"""Bytes of some images of a stage, and which of the stage's images they are, to bytes."""
+
+
+def execute(
+    images: Tensor,
+    plan: Plan,
+    *,
+    out: Output | None = None,
+    partners: tuple[Tensor | None, ...] | None = None,
+    buffers: Recycler | None = None,
+    masked: bool | None = None,
+) -> Tensor:
+    """Do to each image what the plan says, mixing of images included.
+
+    Args:
+        images: [B, C, H, W] with C 3 or 1, uint8 or floating point in 0..1; never written to.
+        plan: for B images, on the same device.
+        out: a normalised output; without it the result has the images' dtype.
+        partners: for each mix of the plan, [B, C, H, W] uint8 pool images, or None where partners are in the batch.
+        buffers: where large results take their memory from; the thread's own recycler without it.
+        masked: fixed shapes, every pass over every image; by default on any device but the CPU.
+
+    Returns:
+        [B, C, H, W], contiguous. Images that meet no operator come out exactly as they went in.
+
+    Raises:
+        InputError: images and plan do not fit each other.
+        OperatorError: an operator failed or returned something of the wrong shape.
+    """
+    _check(images, plan)
+    masked = images.device.type != "cpu" if masked is None else masked
+    recycled = recycler() if buffers is None else buffers
+    work = _bytes(images.expand(-1, 3, -1, -1), recycled)
+    done = Done(work)
+    if work.numel() and plan.choice.shape[1]:
+        done = _Run(plan, work, masked=masked, defer=out is not None).run()
+    return mix_images(finish(images, done, out, recycled), plan, partners, out)
+
+
+def _check(images: Tensor, plan: Plan) -> None:
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise InputError(f"images must be [B, 3, H, W] or [B, 1, H, W] but are {list(images.shape)}")
+    if len(plan) != images.shape[0]:
+        raise InputError(f"the plan was drawn for {len(plan)} images but there are {images.shape[0]}")
+    if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
+        raise InputError(f"images must be uint8 or floating point but are {images.dtype}")
+
+
+def _bytes(images: Tensor, recycled: Recycler) -> Tensor:
+    """A contiguous uint8 copy."""
+    result = recycled.empty(tuple(images.shape), torch.uint8, images.device)
+    if images.dtype == torch.uint8:
+        return result.copy_(images)
+    return result.copy_(images.float().mul_(255).add_(0.5).clamp_(0, 255))
+
+
+class _Run:
+    """One plan over one batch of bytes. Grouped: each pass over the images that need it. Masked: over all of them."""
+
+    def __init__(self, plan: Plan, work: Tensor, *, masked: bool, defer: bool) -> None:
+        self.plan, self.work, self.masked, self.defer = plan, work, masked, defer
+        self.size = (work.shape[2], work.shape[3])
+        self.known = facts(plan.choices, work.device)
+        self.lowered = lower(plan, self.size, masked)
+        self.schedule = schedule(plan, self.lowered)
+        self.pending: list[tuple[Tensor | None, Tensor]] = []
+        self.everyone = torch.arange(len(plan), device=work.device)
+
+    def run(self) -> Done:
+        """Every stage in order."""
+        stages = self.schedule.stage
+        for stage in self._stages():
+            member = stages == stage
+            rows = self.everyone if self.masked else member.any(1).nonzero()[:, 0]
+            kind = stage % len(KINDS)
+            if kind == TONE:
+                self._tones(stage, rows, member[rows])
+            elif kind in (KERNEL, OPAQUE):
+                for k in self._present(kind):
+                    self._single(kind, k, member & (self.plan.choice == k))
+            else:
+                make = {WARP: self._warp, COLOR: self._colour, ERASE: self._erase}[kind]
+                self._sweep(rows, make(rows, member[rows]))
+        return Done(self.work, self.schedule.last >= 0, tuple(self.pending))
+
+    def _stages(self) -> list[int]:
+        """Stages in order: those that occur, or, masked, all that could."""
+        if not self.masked:
+            found: list[int] = self.schedule.stage.unique().tolist()
+            return [stage for stage in found if stage >= 0]
+        kinds = sorted({KINDS.index(choice.operator.kind) for choice in self.plan.choices})
+        return [round_ * len(KINDS) + kind for round_ in range(self.plan.choice.shape[1]) for kind in kinds]
+
+    def _present(self, kind: int) -> list[int]:
+        return [k for k, choice in enumerate(self.plan.choices) if KINDS.index(choice.operator.kind) == kind]
+
+    def _sweep(self, rows: Tensor, run: Pass) -> None:
+        """Run a pass over some images, a piece at a time."""
+        whole = len(rows) == len(self.work)
+        for part in pieces(len(rows), self.work[0].numel()):
+            if whole:
+                self.work[part] = run(self.work[part], part)
+            else:
+                chosen = rows[part]
+                self.work.index_copy_(0, chosen, run(self.work.index_select(0, chosen), part))
+
+    def _levels(self, member: Tensor, *, backward: bool = False) -> list[Tensor]:
+        """[N, S] slots of a stage to one [N, S] mask a level, with at most one slot of an image in each."""
+        counted = member.flip(1).cumsum(1).flip(1) if backward else member.cumsum(1)
+        levels = member.shape[1] if self.masked else int(counted.max())
+        return [member & (counted == level + 1) for level in range(levels)]
+
+    def _entries(self, kind: int, rows: Tensor, levels: list[Tensor]) -> Tensor:
+        """Parameters of each level: [N, L, ...], neutral where an image has none."""
+        place = self.lowered.place[rows]
+        index = torch.stack([(place * level).sum(1) for level in levels], dim=1)
+        return self.lowered.rows[kind][index]
+
+    def _warp(self, rows: Tensor, member: Tensor) -> Pass:
+        matrices = self._entries(WARP, rows, self._levels(member, backward=True))
+        depth = member.sum(1)
+
+        def run(images: Tensor, part: slice) -> Tensor:
+            moved = warp(images, matrices[part], depth[part], self.plan.image)
+            return torch.where((depth[part] > 0).view(-1, 1, 1, 1), moved, images) if self.masked else moved
+
+        return run
+
+    def _colour(self, rows: Tensor, member: Tensor) -> Pass:
+        matrices = self._entries(COLOR, rows, self._levels(member))
+        whole = matrices[:, 0]
+        for level in range(1, matrices.shape[1]):
+            then = matrices[:, level]
+            linear = then[:, :, :3] @ whole
+            whole = torch.cat([linear[:, :, :3], linear[:, :, 3:] + then[:, :, 3:]], dim=2)
+        return lambda images, part: pixels.colour(images, whole[part])
+
+    def _erase(self, rows: Tensor, member: Tensor) -> Pass:
+        boxes = self.lowered.rows[ERASE][self.lowered.place[rows] * member]
+        return lambda images, part: pixels.erase(images, boxes[part])
+
+    def _tones(self, stage: int, rows: Tensor, member: Tensor) -> None:
+        """Compose the stage's tables; those that end an image wait for the output if it takes them."""
+        composed = self._tables(rows, member)
+        last = (self.schedule.last[rows] == stage) if self.defer else torch.zeros_like(rows, dtype=torch.bool)
+        if self.masked:
+            self._defer_masked(composed, last)
+            return
+        if self.defer:
+            self.pending.append((rows[last], composed[last]))
+            rows, composed = rows[~last], composed[~last]
+        self._sweep(rows, lambda images, part: pixels.look_up(images, composed[part]))
+
+    def _defer_masked(self, composed: Tensor, last: Tensor) -> None:
+        neutral = torch.arange(256, dtype=torch.uint8, device=composed.device).expand_as(composed)
+        now = torch.where(last.view(-1, 1, 1), neutral, composed)
+        self._sweep(self.everyone, lambda images, part: pixels.look_up(images, now[part]))
+        if self.defer:
+            before = self.pending[0][1] if self.pending else neutral
+            self.pending = [(None, torch.where(last.view(-1, 1, 1), composed, before))]
+
+    def _tables(self, rows: Tensor, member: Tensor) -> Tensor:
+        """The stage's tables, composed: [N, 3, 256] uint8."""
+        choice = self.plan.choice[rows]
+        counts = self._counts(rows, member, choice)
+        whole: Tensor | None = None
+        for level in self._levels(member):
+            slot = level.to(torch.uint8).argmax(1, keepdim=True)
+            drawn = torch.where(level.any(1), choice.gather(1, slot)[:, 0], -1)
+            table = self._plain_tables(rows, level, choice)
+            for k in sorted(self.known.statistics):
+                own = drawn == k
+                chosen = self.everyone if self.masked else own.nonzero()[:, 0]
+                if not len(chosen):
+                    continue
+                seen = counts[chosen] if whole is None else pixels.push(counts[chosen], whole[chosen])
+                own_slot = slot[chosen]
+                value = self.plan.value[rows][chosen].gather(1, own_slot)[:, 0]
+                u = self.plan.u[rows][chosen, own_slot[:, 0]]
+                fresh = tables(self.plan.choices[k], value, u, self.size, seen)
+                if self.masked:
+                    table = torch.where(own.view(-1, 1, 1), fresh, table)
+                else:
+                    table[chosen] = fresh
+            whole = table if whole is None else pixels.compose(whole, table)
+        assert whole is not None
+        return whole
+
+    def _plain_tables(self, rows: Tensor, level: Tensor, choice: Tensor) -> Tensor:
+        """Tables of a level that look at no histogram, neutral elsewhere."""
+        if TONE not in self.lowered.rows:
+            neutral = torch.arange(256, dtype=torch.uint8, device=rows.device)
+            return neutral.expand(len(rows), 3, 256).contiguous()
+        return self._entries(TONE, rows, [level & ~self.known.looks[choice]])[:, 0]
+
+    def _counts(self, rows: Tensor, member: Tensor, choice: Tensor) -> Tensor:
+        """Histograms [N, 3, 256] of the images that will be asked for theirs; zeros elsewhere."""
+        asked = self.everyone if self.masked else (member & self.known.looks[choice]).any(1).nonzero()[:, 0]
+        counts = torch.zeros(len(rows), 3, 256, device=self.work.device)
+        if self.known.statistics:
+            for part in pieces(len(asked), self.work[0].numel()):
+                counts[asked[part]] = pixels.histograms(self.work.index_select(0, rows[asked[part]]))
+        return counts
+
+    def _single(self, kind: int, k: int, member: Tensor) -> None:
+        """One operator that merges with nothing, over the images that drew it in this stage."""
+        own = member.any(1)
+        # an opaque operator may do anything, so only those images may see it: on a device that means waiting once
+        rows = own.nonzero()[:, 0] if kind == OPAQUE or not self.masked else self.everyone
+        if not len(rows):
+            return
+        slot = member[rows].to(torch.uint8).argmax(1)
+        if kind == KERNEL:
+            run = self._kernel(k, self.lowered.place[rows, slot] * own[rows])
+        else:
+            run = self._opaque(k, self.plan.value[rows, slot], self.plan.u[rows, slot])
+        if self.masked and kind == KERNEL:
+            keep = own.view(-1, 1, 1, 1)
+            self._sweep(rows, lambda images, part: torch.where(keep[part], run(images, part), images))
+        else:
+            self._sweep(rows, run)
+
+    def _kernel(self, k: int, place: Tensor) -> Pass:
+        weights, blend, border = self.lowered.kernels[k]
+
+        def run(images: Tensor, part: slice) -> Tensor:
+            own = [given if given.shape[0] == 1 else given[place[part]] for given in (weights, blend)]
+            return pixels.filtered(images, Kernel(own[0], own[1], border))
+
+        return run
+
+    def _opaque(self, k: int, value: Tensor, u: Tensor) -> Pass:
+        choice = self.plan.choices[k]
+        if self.work.device.type != "cpu":
+            _warn_of_waiting(choice.operator.name)
+
+        def run(images: Tensor, part: slice) -> Tensor:
+            given = images.float().div_(255)
+            result = ask(choice, value[part], u[part], self.size, images=given)
+            if not isinstance(result, Tensor) or result.shape != images.shape:
+                got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+                raise OperatorError(
+                    f'operator "{choice.operator.name}" must return images of shape {list(images.shape)} but returned {got}'
+                )
+            return result.float().mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+        return run
+
+
+_warned: set[str] = set()
+
+
+def _warn_of_waiting(name: str) -> None:
+    if name not in _warned:
+        _warned.add(name)
+        warnings.warn(f'operator "{name}" is opaque: each batch waits once for the device to find its images', stacklevel=2)

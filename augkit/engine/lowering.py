@@ -1,0 +1,189 @@
+"""From a plan's numbers to what passes are made of: matrices, tables, kernels and boxes for every slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augkit.engine.plan import Plan
+from augkit.errors import OperatorError
+from augkit.operators.base import Choice, Kernel, parameters_of
+from augkit.operators.tone import identity
+
+KINDS = ("warp", "color", "kernel", "tone", "erase", "opaque")
+"""The order in which one round runs its passes; see `passes.schedule`."""
+WARP, COLOR, KERNEL, TONE, ERASE, OPAQUE = range(len(KINDS))
+SHAPES = {WARP: (3, 3), COLOR: (3, 4), TONE: (3, 256), ERASE: (4,)}
+NEUTRAL = {
+    WARP: torch.eye(3),
+    COLOR: torch.eye(3, 4),
+    TONE: torch.arange(256, dtype=torch.uint8).expand(3, 256),
+    ERASE: torch.zeros(4),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the schedule asks about each choice of a plan: [K + 1] tensors, the last entry for an empty slot."""
+
+    kind: Tensor
+    """int64 position in `KINDS`; -1 for an empty slot and for `identity`."""
+    transparent: Tensor
+    """bool: a pointwise pass that maps black to black and does not look at the image's statistics."""
+    blind: Tensor
+    """bool: a pointwise pass that does not look at the image's statistics."""
+    looks: Tensor
+    """bool: a tone whose tables need a histogram."""
+    statistics: frozenset[int]
+    """Choices whose tables need a histogram."""
+
+
+_facts: dict[tuple[int, torch.device], tuple[tuple[Choice, ...], Facts]] = {}
+
+
+def facts(choices: tuple[Choice, ...], device: torch.device) -> Facts:
+    """Facts of a table of choices, kept for the tables used last (a policy's table never changes)."""
+    key = (id(choices), device)
+    if key not in _facts:
+        if len(_facts) >= 64:
+            _facts.clear()
+        _facts[key] = (choices, _facts_of(choices, device))
+    return _facts[key][1]
+
+
+def _facts_of(choices: tuple[Choice, ...], device: torch.device) -> Facts:
+    operators = [choice.operator for choice in choices]
+    kinds = [-1 if op is identity else KINDS.index(op.kind) for op in operators]
+    blind = [kind in (COLOR, TONE) and not op.uses_histogram for kind, op in zip(kinds, operators, strict=True)]
+    transparent = [b and op.keeps_black for b, op in zip(blind, operators, strict=True)]
+    looks = [kind == TONE and op.uses_histogram for kind, op in zip(kinds, operators, strict=True)]
+    return Facts(
+        torch.tensor([*kinds, -1], device=device),
+        torch.tensor([*transparent, True], device=device),
+        torch.tensor([*blind, True], device=device),
+        torch.tensor([*looks, False], device=device),
+        frozenset(k for k, asks in enumerate(looks) if asks),
+    )
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Parameters of every slot that do not depend on pixels.
+
+    `rows[kind]` are stacked parameters whose entry 0 changes nothing; `place` [B, S] says which entry a slot has.
+    """
+
+    place: Tensor
+    rows: dict[int, Tensor]
+    kernels: dict[int, Kernel] = field(default_factory=dict)
+    """By choice, with one entry for each of its slots; `place` counts within the choice."""
+
+
+def lower(plan: Plan, size: tuple[int, int], masked: bool) -> Lowered:
+    """Lower every slot but those that need a histogram and the opaque ones.
+
+    `masked` keeps shapes fixed: each operator is asked about every slot, and what is not its own is dropped.
+    """
+    known = facts(plan.choices, plan.choice.device)
+    place = torch.zeros_like(plan.choice).view(-1)
+    values, u = plan.value.reshape(-1), plan.u.reshape(place.shape[0], -1)
+    parts: dict[int, list[Tensor]] = {}
+    lengths: dict[int, int] = {}
+    kernels: dict[int, Kernel] = {}
+    for k, slots in _members(plan, masked):
+        choice = plan.choices[k]
+        kind = -1 if choice.operator is identity else KINDS.index(choice.operator.kind)
+        if kind in (-1, OPAQUE) or k in known.statistics:
+            continue
+        every = slots.dtype == torch.bool
+        own = ask(choice, values if every else values[slots], u if every else u[slots], size)
+        count = place.shape[0] if every else slots.shape[0]
+        start = lengths.get(kind, 1)
+        numbers = torch.arange(start, start + count, device=place.device)
+        if kind == KERNEL:
+            kernels[k], numbers = own, numbers - start
+        else:
+            parts.setdefault(kind, []).append(_checked(choice, own, kind, count))
+            lengths[kind] = start + count
+        if every:
+            place = torch.where(slots, numbers, place)
+        else:
+            place[slots] = numbers
+    rows = {kind: torch.cat([NEUTRAL[kind].to(place.device)[None], *stacked]) for kind, stacked in parts.items()}
+    return Lowered(place.view_as(plan.choice), rows, kernels)
+
+
+def _members(plan: Plan, masked: bool) -> Iterator[tuple[int, Tensor]]:
+    """Each choice with its slots: positions in the flat plan, or a mask over it."""
+    flat = plan.choice.reshape(-1)
+    if masked:
+        for k in range(len(plan.choices)):
+            yield k, flat == k
+        return
+    order = flat.argsort(stable=True)
+    counts = torch.bincount(flat + 1, minlength=len(plan.choices) + 1).tolist()
+    start = counts[0]
+    for k, count in enumerate(counts[1:]):
+        if count:
+            yield k, order[start : start + count]
+        start += count
+
+
+def ask(
+    choice: Choice,
+    values: Tensor,
+    u: Tensor,
+    size: tuple[int, int],
+    *,
+    images: Tensor | None = None,
+    histogram: Tensor | None = None,
+) -> Any:
+    """What the operator lowers to for N slots; entries for one slot stand for all of them.
+
+    Raises:
+        OperatorError: the operator failed; the message names it.
+    """
+    operator = choice.operator
+    try:
+        if operator.kind != "opaque" and not operator.has_value and not operator.draws and histogram is None:
+            return _constant(choice, size if "size" in parameters_of(operator.function) else (0, 0), values.device)
+        return choice.lower(values, u, size, images=images, histogram=histogram)
+    except OperatorError:
+        raise
+    except Exception as error:
+        raise OperatorError(f'operator "{operator.name}" failed: {type(error).__name__}: {error}') from error
+
+
+@lru_cache(maxsize=256)
+def _constant(choice: Choice, size: tuple[int, int], device: torch.device) -> Any:
+    """An operator that needs neither value nor image lowers to the same for every image: ask it once."""
+    none = torch.zeros(1, device=device)
+    result = choice.lower(none, none[:, None], size)
+    if isinstance(result, Kernel):
+        return Kernel(result.weights.to(device), result.blend.to(device), result.border)
+    return result.to(device) if isinstance(result, Tensor) else result
+
+
+def _checked(choice: Choice, result: Any, kind: int, count: int) -> Tensor:
+    """The result as [count, ...] of the kind's shape and dtype, or an error that names the operator."""
+    name, shape = choice.operator.name, SHAPES[kind]
+    if not isinstance(result, Tensor) or result.shape[1:] != shape or result.shape[0] not in (1, count):
+        got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise OperatorError(
+            f'operator "{name}" ({KINDS[kind]}) must return a tensor of shape {(count, *shape)} but returned {got}'
+        )
+    result = result.expand(count, *shape)
+    if kind == TONE:
+        return result if result.dtype == torch.uint8 else result.clamp(0, 255).to(torch.uint8)
+    result = result.float()
+    return torch.nan_to_num(result, nan=0.0, posinf=1e6, neginf=-1e6)
+
+
+def tables(choice: Choice, values: Tensor, u: Tensor, size: tuple[int, int], histogram: Tensor) -> Tensor:
+    """Tables of a tone operator that looks at `histogram` [N, 3, 256]: [N, 3, 256] uint8."""
+    return _checked(choice, ask(choice, values, u, size, histogram=histogram), TONE, values.shape[0])

@@ -1,0 +1,92 @@
+"""Passes over pixels other than warps: colour, tables, histograms, kernels, boxes. All on [N, C, H, W] uint8."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from augkit.operators.base import Kernel
+
+
+def histograms(images: Tensor) -> Tensor:
+    """[N, C, H, W] to counts of each value [N, C, 256] float32."""
+    values = images.flatten(2).long()
+    result = torch.zeros(*images.shape[:2], 256, dtype=torch.int32, device=images.device)
+    one = torch.ones((), dtype=torch.int32, device=images.device)
+    return result.scatter_add_(2, values, one.expand_as(values)).float()
+
+
+def push(histogram: Tensor, tables: Tensor) -> Tensor:
+    """The histogram after a table: [N, C, 256] float32 counts and [N, C, 256] uint8 tables."""
+    return torch.zeros_like(histogram).scatter_add_(2, tables.long(), histogram)
+
+
+def compose(first: Tensor, then: Tensor) -> Tensor:
+    """The table that does both: [N, C, 256] each."""
+    return then.gather(2, first.long())
+
+
+def look_up(images: Tensor, tables: Tensor) -> Tensor:
+    """Map each value through its image's and channel's table [N, C, 256]; the result has the tables' dtype."""
+    return tables.gather(2, images.flatten(2).long()).view(images.shape)
+
+
+def colour(images: Tensor, matrices: Tensor) -> Tensor:
+    """Mix channels by [N, 3, 4] matrices, clip and truncate."""
+    mixed = torch.baddbmm(matrices[:, :, 3:], matrices[:, :, :3], images.flatten(2).float())
+    return mixed.clamp_(0, 255).to(torch.uint8).view_as(images)
+
+
+def erase(images: Tensor, boxes: Tensor) -> Tensor:
+    """Paint boxes [N, L, 4] black."""
+    height, width = images.shape[2:]
+    y = torch.arange(height, device=images.device).view(1, 1, height)
+    x = torch.arange(width, device=images.device).view(1, 1, width)
+    top, left, bottom, right = boxes[..., None].unbind(2)
+    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
+    painted = (rows[..., :, None] & columns[..., None, :]).any(1)
+    return images.masked_fill(painted[:, None], 0)
+
+
+def filtered(images: Tensor, kernel: Kernel) -> Tensor:
+    """Run a small filter over each image; see `Kernel`. The filter's result is rounded, the blend truncated, as Pillow."""
+    height, width = images.shape[2:]
+    size = kernel.weights.shape[-1]
+    reach = size // 2
+    if kernel.border == "copy" and min(height, width) < size:
+        return images
+    values = images.float()
+    source = values if kernel.border == "copy" else torch.nn.functional.pad(values, (reach,) * 4, mode="replicate")
+    if kernel.weights.dim() == 2:
+        total = _taps(_taps(source, kernel.weights, 2, reach), kernel.weights, 3, reach)
+    else:
+        total = _square(source, kernel.weights)
+    total = total.add_(0.5).clamp_(0, 255).floor_()
+    inner = (slice(None), slice(None), slice(reach, height - reach), slice(reach, width - reach))
+    kept = values if kernel.border == "replicate" else values[inner]
+    total = total.add_((kept - total).mul_(kernel.blend.view(-1, 1, 1, 1))).clamp_(0, 255)
+    if kernel.border == "replicate":
+        return total.to(torch.uint8)
+    result = images.clone()
+    result[inner] = total.to(torch.uint8)
+    return result
+
+
+def _taps(values: Tensor, weights: Tensor, dim: int, reach: int) -> Tensor:
+    """One direction of a separable filter: [N, C, H, W] and [N, k]; `dim` shrinks by 2 * reach."""
+    length = values.shape[dim] - 2 * reach
+    total = values.narrow(dim, 0, length) * weights[:, 0].view(-1, 1, 1, 1)
+    for i in range(1, weights.shape[1]):
+        total.addcmul_(values.narrow(dim, i, length), weights[:, i].view(-1, 1, 1, 1))
+    return total
+
+
+def _square(values: Tensor, weights: Tensor) -> Tensor:
+    """A k x k filter without borders: [N, C, H, W] and [N, k, k] to [N, C, H - k + 1, W - k + 1]."""
+    size = weights.shape[-1]
+    height, width = values.shape[2] - size + 1, values.shape[3] - size + 1
+    total = torch.zeros(*values.shape[:2], height, width, device=values.device)
+    for i in range(size):
+        for j in range(size):
+            total.addcmul_(values[:, :, i : i + height, j : j + width], weights[:, i, j].view(-1, 1, 1, 1))
+    return total
