@@ -6,6 +6,7 @@ One document means one plan and one run over the pixels. The policy inside `use`
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from augkit.lab.data import Data
 from augkit.lab.recipe import Recipe
 from augkit.policy import Policy
 from augkit.registry import Registry
-from augkit.strategy.document import load_strategy
+from augkit.strategy.document import is_path, load_strategy
 from augkit.strategy.model import Strategy
 
 _STEP = re.compile(r"^pipeline\[(\d+)\]")
@@ -40,37 +41,41 @@ class Normalise(nn.Module):
 
 
 def strategy_of(recipe: Recipe, registry: Registry) -> Strategy:
-    """The combined document of a recipe, loaded and checked.
+    """The combined document of a recipe, loaded and checked. A policy that mixes comes last, as mixing steps must.
 
     Raises:
         DocumentError: the policy or a step of the base is wrong.
     """
-    policy = load_strategy(recipe.policy.load, registry, params=recipe.policy.params or None)
-    use: dict[str, Any] = {"name": recipe.policy.load, "params": recipe.policy.params}
+    policy = load_strategy(recipe.policy.load, registry, params=recipe.policy.params)
+    name, folder = recipe.policy.load, None
+    if is_path(name):
+        folder, name = Path(name).parent, Path(name).name
+    steps = {
+        "before": list(recipe.base.before),
+        "policy": [{"use": {"name": name, "params": recipe.policy.params}}],
+        "after": list(recipe.base.after),
+    }
+    order = ("before", "after", "policy") if policy.mixes else ("before", "policy", "after")
     document: dict[str, Any] = {
         "augkit": 1,
         "name": f"{recipe.name}-{policy.name}",
         "image": policy.image.model_dump(),  # the policy's pixels stay as its document wants them
-        "pipeline": [*recipe.base.before, {"use": use}, *recipe.base.after],
+        "pipeline": [step for part in order for step in steps[part]],
     }
     try:
-        return load_strategy(document, registry)
+        return load_strategy(document, registry, folder=folder)
     except DocumentError as error:
-        raise _in_recipe(error, len(recipe.base.before)) from error
+        raise _in_recipe(error, [(part, step) for part in order for step in range(len(steps[part]))]) from error
 
 
-def _in_recipe(error: DocumentError, before: int) -> DocumentError:
+def _in_recipe(error: DocumentError, places: list[tuple[str, int]]) -> DocumentError:
     """An error of the combined document, told by the paths of the recipe."""
 
     def moved(match: re.Match[str]) -> str:
-        step = int(match[1])
-        place = f"before[{step}]" if step < before else f"after[{step - before - 1}]"
-        return "policy" if step == before else f"base.{place}"
+        part, step = places[int(match[1])]
+        return "policy" if part == "policy" else f"base.{part}[{step}]"
 
-    parts = [
-        DocumentError(part.message, file=part.file, line=part.line, path=_STEP.sub(moved, part.path))
-        for part in error.problems
-    ]
+    parts = [DocumentError(part.message, path=_STEP.sub(moved, part.path)) for part in error.problems]
     return parts[0] if len(parts) == 1 else DocumentError(error.message, problems=parts)
 
 

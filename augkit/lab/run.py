@@ -155,16 +155,12 @@ def _epochs(run: Training, folder: Path) -> None:
     files.write_lines(folder / files.METRICS, run.records)
     title = f"{recipe.name} {recipe.policy_name} seed {recipe.seed}"
     with Board(folder, recipe.tensorboard, run.epoch) as board, Reporter(title, recipe.epochs, run.epoch) as reporter:
-        try:
-            while run.epoch < recipe.epochs:
-                record = train_epoch(run, reporter.step)
-                files.save_checkpoint(folder, run.state_dict())
-                files.write_lines(folder / files.METRICS, run.records)
-                board.write(record)
-                reporter.epoch(record)
-        except KeyboardInterrupt:
-            reporter.say(f"stopped in epoch {run.epoch + 1} of {recipe.epochs}; go on with --resume --out {folder}")
-            raise
+        while run.epoch < recipe.epochs:
+            record = train_epoch(run, reporter.step)
+            files.save_checkpoint(folder, run.state_dict())
+            files.write_lines(folder / files.METRICS, run.records)
+            board.write(record)
+            reporter.epoch(record)
     for warning in run.policy.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
