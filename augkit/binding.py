@@ -10,7 +10,7 @@ from torch import Tensor
 
 from augkit.engine.program import Sizes, steps_of
 from augkit.errors import DocumentError, InputError
-from augkit.strategy.model import BatchStep, Strategy, UseStep
+from augkit.strategy.model import Strategy, UseStep
 
 Counts = Sequence[int] | Tensor | Mapping[int, int]
 
@@ -98,12 +98,6 @@ def parts_of(strategy: Strategy) -> list[Strategy]:
     return [strategy, *(part for used in inner for part in parts_of(used))]
 
 
-def mixes(strategy: Strategy) -> bool:
-    """Whether images are mixed, so that targets are dense."""
-    steps = [step for part in parts_of(strategy) for _, step in steps_of(part.pipeline, "pipeline")]
-    return any(isinstance(step, BatchStep) for step in steps)
-
-
 def uses_axis(strategy: Strategy, axis: str) -> bool:
     """Whether any state has this axis."""
     return any(axis in spec.axes for part in parts_of(strategy) for spec in part.state.values())
@@ -112,7 +106,7 @@ def uses_axis(strategy: Strategy, axis: str) -> bool:
 def works_by_class(strategy: Strategy) -> bool:
     """Whether it cannot do without the number of classes."""
     learns = bool({"observe", "val"} & strategy.needs)
-    return mixes(strategy) or uses_axis(strategy, "classes") or learns
+    return strategy.mixes or uses_axis(strategy, "classes") or learns
 
 
 def class_counts_of(counts: Counts | None, names: Sequence[str] | None) -> Tensor | None:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from augkit.binding import Counts, Facts, mixes
+from augkit.binding import Counts, Facts
 from augkit.checks import check_images, check_logits, check_targets
 from augkit.engine.batched import execute, mix_targets
 from augkit.engine.draw import draw
@@ -59,7 +59,6 @@ class Policy:
         self.num_classes = facts.num_classes
         self.seed, self.out, self.label_smoothing = seed, out, label_smoothing
         self.program = bind(strategy, facts.sizes)
-        self.mixes = mixes(strategy)
         self.statistics = Statistics(self.num_classes or 1, len(self.program.choices), registry.signals)
         first = facts.first_signals([*BY_CLASS, *self.statistics.signals])
         self.memory = Memory(self.program, seed, first)
@@ -129,6 +128,15 @@ class Policy:
             label_smoothing=label_smoothing,
             registry=names,
         )
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The learned state of the document itself, by name; of a strategy that it uses, as `path/name`."""
+        return {
+            bound.path + name: self.memory.values[bound.path][name]
+            for bound in self.program.bounds
+            for name in bound.strategy.state
+        }
 
     def __repr__(self) -> str:
         return f'Policy("{self.strategy.name}", classes={self.num_classes}, epoch={self.epoch}, seed={self.seed})'
@@ -217,7 +225,7 @@ class Policy:
             self.pool.gather(mix.partner) if mix.pooled and self.pool is not None else None for mix in plan.mixes
         )
         result = execute(images, plan, out=self.out, partners=partners)
-        if not self.mixes:
+        if not self.strategy.mixes:
             return result, plan.targets
         size = (images.shape[-2], images.shape[-1])
         return result, mix_targets(plan, plan.targets, self.num_classes or 1, self.label_smoothing, size)

@@ -56,32 +56,28 @@ def draw(
     columns = _steps(drawing, program.root, environment, program.root.strategy.pipeline, "pipeline", mixes)
     if columns.choice.device.type == "cpu" and len(columns.choice):
         columns = _trim(columns)
+    return _plan(program, environment, columns, tuple(mixes))
+
+
+def _plan(program: Program, env: Environment, columns: Columns, mixes: tuple[Mix, ...]) -> Plan:
+    """Strengths to values in the operators' own units, signs, and the further numbers that operators asked for."""
     choice, strength, value = columns
-    slots = choice.shape[1]
-    index = choice.clamp(min=0)
-    none = (choice < 0) | (~program.has_value[index] if program.choices else True)
-    if program.choices:
+    batch, slots = choice.shape
+    u = torch.zeros(batch, slots, program.draws, device=env.device)
+    if program.choices and slots:
+        index = choice.clamp(min=0)
         mapped = torch.lerp(program.low[index], program.high[index], strength.nan_to_num(0.0).clamp(0, 1))
         value = torch.where(value.isnan(), mapped, value)
         if program.any_signed:
-            negative = environment.uniform("sign", ("batch",), slots) < 0.5
+            negative = env.uniform("sign", ("batch",), slots) < 0.5
             value = torch.where(program.signed[index] & negative, -value, value)
-    u = (
-        environment.uniform("u", ("batch",), slots * program.draws)
-        if program.draws and slots
-        else choice.new_zeros(choice.shape[0], 0).float()
-    )
+        nothing = (choice < 0) | ~program.has_value[index]
+        value, strength = value.masked_fill(nothing, 0.0), strength.masked_fill(nothing, float("nan"))
+        if program.draws:
+            u = env.uniform("u", ("batch",), slots * program.draws).reshape(u.shape)
     image = program.root.strategy.image
-    return Plan(
-        program.choices,
-        choice,
-        value.masked_fill(none, 0.0),
-        strength.masked_fill(none, float("nan")),
-        u.reshape(-1, slots, program.draws),
-        environment.indices["y"],
-        tuple(mixes),
-        ImageSettings(image.resample, image.fill, image.exact),
-    )
+    settings = ImageSettings(image.resample, image.fill, image.exact)
+    return Plan(program.choices, choice, value, strength, u, env.indices["y"], mixes, settings)
 
 
 def _steps(

@@ -124,8 +124,7 @@ class Environment:
 
     def constant(self, path: str) -> float | None:
         """The value of the expression at a path, if it can only have one."""
-        typed = self.bound.strategy.typed[path]
-        return float(typed.low) if typed.low == typed.high else None
+        return self.bound.strategy.typed[path].constant
 
     def ask(self, path: str, axes: tuple[str, ...] | None = None) -> Tensor:
         """Evaluate the expression at a path of the document; with `axes`, shaped to broadcast over them."""

@@ -145,7 +145,8 @@ def _table(bound: Bound, step: OneOfStep, path: str) -> SubPolicies | None:
 
     def constant(place: str) -> float:
         typed = bound.strategy.typed.get(place)
-        return typed.low if typed is not None and typed.low == typed.high else math.nan
+        value = typed.constant if typed is not None else None
+        return math.nan if value is None else value
 
     width = max((len(alternative.steps) for alternative in step.alternatives), default=0)
     shape = (len(step.alternatives), width)
