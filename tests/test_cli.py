@@ -17,6 +17,7 @@ import pytest
 from conftest import Command
 from PIL import Image
 
+from augkit.cli.docs import commands_page, write
 from augkit.registry import Registry
 
 GOOD = """\
@@ -61,10 +62,17 @@ def test_the_help_of_every_verb_teaches_by_an_example(augkit: Command) -> None:
     overview = augkit("--help").stdout
     verbs = re.findall(r"^  (\w+)  +\S", overview.partition("Commands:")[2], re.MULTILINE)
     assert len(verbs) == 12
-    for verb in [["plugin", "new"] if verb == "plugin" else [verb] for verb in verbs]:
-        shown = augkit(*verb, "--help")
-        assert shown.returncode == 0
-        assert f"    augkit {' '.join(verb)}" in shown.stdout
+    shown = dict(re.findall(r"^## augkit (.+?)\n(.+?)^```$", commands_page(), re.MULTILINE | re.DOTALL))
+    assert set(shown) == {*verbs, "plugin new"}
+    for verb in {*verbs, "plugin new"} - {"plugin"}:
+        assert f"\n      augkit {verb}" in shown[verb]
+
+
+def test_reference_pages_are_written_from_what_is_registered(tmp_path: Path, registry: Registry) -> None:
+    pages = {page.name: page.read_text() for page in write(tmp_path / "site")}
+    assert set(pages) == {"operators.md", "strategies.md", "command-line.md", "strategy.schema.json"}
+    assert all(f"| {name} | " in pages["operators.md"] for name in registry.operators)
+    assert all(f"## {name}\n" in pages["strategies.md"] for name in registry.strategies)
 
 
 def test_version(augkit: Command) -> None:

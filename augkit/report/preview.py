@@ -26,21 +26,28 @@ class Samples:
 
 
 def picture(policy: Policy, samples: Samples) -> Image.Image:
-    """Augment the samples and lay them out, before above after, with the class above and the plan's words below."""
+    """Augment the samples and lay them out: before above after, number and class on top, the plan's words below."""
     group = torch.zeros_like(samples.targets) if "group" in policy.needs else None
     plan = policy.plan(samples.targets, index=samples.index, group=group, images=samples.images)
     results, _ = policy.apply(samples.images, plan)
     fonts = ImageFont.load_default(12), ImageFont.load_default(15)
     tiles = [
-        _tile(samples.class_names[int(samples.targets[i])], samples.images[i], results[i], plan.describe(i), fonts[0])
+        _tile(
+            f"{i}  {samples.class_names[int(samples.targets[i])]}",
+            samples.images[i],
+            results[i],
+            plan.describe(i),
+            fonts[0],
+        )
         for i in range(len(results))
     ]
     columns = min(COLUMNS, len(tiles))
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     heights = [max(tile.height for tile in row) for row in rows]
     head = 40
-    page = Image.new("RGB", (columns * (TILE + GAP) + GAP, head + sum(heights) + GAP * len(rows)), PAPER)
     title = f"{policy.strategy.name}, seed {policy.seed}, {samples.images.shape[-1]} px: before above, after below"
+    width = max(columns * (TILE + GAP) + GAP, round(fonts[1].getlength(title)) + 2 * GAP)
+    page = Image.new("RGB", (width, head + sum(heights) + GAP * len(rows)), PAPER)
     ImageDraw.Draw(page).text((GAP, 12), title, fill=INK, font=fonts[1])
     top = head
     for row, height in zip(rows, heights, strict=True):
@@ -65,9 +72,9 @@ def _tile(
 
 
 def _enlarge(image: Tensor) -> Image.Image:
-    """A tile of it: small images keep their pixels visible, large ones are averaged."""
+    """A tile of it: the pixels of small images stay visible, larger ones are resampled."""
     shown = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    method = Image.Resampling.NEAREST if shown.width <= TILE else Image.Resampling.BOX
+    method = Image.Resampling.NEAREST if shown.width <= TILE // 2 else Image.Resampling.LANCZOS
     return shown.resize((TILE, TILE), method)
 
 
