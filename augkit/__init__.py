@@ -14,4 +14,15 @@ from augkit.policy import Policy
 from augkit.strategy.model import Strategy
 
 __version__ = "0.1.0"
-__all__ = ["AugkitError", "Kernel", "Operator", "Output", "Plan", "Policy", "Strategy", "__version__", "hookimpl", "operator"]
+__all__ = [
+    "AugkitError",
+    "Kernel",
+    "Operator",
+    "Output",
+    "Plan",
+    "Policy",
+    "Strategy",
+    "__version__",
+    "hookimpl",
+    "operator",
+]

@@ -57,7 +57,7 @@ def test_with_indices_batching_and_order_change_nothing() -> None:
 
 
 def test_a_repeated_index_draws_anew_and_an_epoch_repeats_nothing() -> None:
-    images, targets, index = batch(200)
+    _, targets, index = batch(200)
     policy = Policy.load(PICK, class_counts=COUNTS)
     first = policy.plan(targets, index=index)
     again = policy.plan(targets, index=index)

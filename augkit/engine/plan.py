@@ -65,10 +65,8 @@ class Plan:
     def to(self, device: torch.device | str) -> Plan:
         """The same plan with its tensors on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("choice", "value", "strength", "u", "targets")}
-        mixes = tuple(
-            Mix(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in vars(mix).items()})
-            for mix in self.mixes
-        )
+        parts = ("kind", "partner", "lam", "centre", "partner_class")
+        mixes = tuple(replace(mix, **{name: getattr(mix, name).to(device) for name in parts}) for mix in self.mixes)
         return replace(self, mixes=mixes, **moved)
 
     def without_operators(self) -> Plan:
