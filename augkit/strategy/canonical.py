@@ -1,0 +1,87 @@
+"""The identity of a strategy: what it does, free of spelling, and the hash of that.
+
+Names, titles, comments, key order and the spelling of numbers are left out; params stand as their values; palettes,
+ranges, options and strategies in use are written out; the distributions that brought the operators are named with their
+versions, since a new version may do something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from augkit.operators.base import Choice
+from augkit.registry import Registry
+from augkit.strategy.draft import Draft
+from augkit.strategy.model import BatchStep, Expr, MixStep, Model, OneOfStep, OperatorStep, Step, UseStep
+
+
+def canonical(draft: Draft, registry: Registry) -> dict[str, Any]:
+    """What a strategy does, as plain data with sorted keys."""
+    return _Writer(registry, {name: float(value) for name, value in draft.params.items()}).document(draft)
+
+
+def digest(form: Mapping[str, Any]) -> str:
+    """SHA-256 of a canonical form, in hexadecimal."""
+    written = json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(written.encode("ascii")).hexdigest()
+
+
+class _Writer:
+    def __init__(self, registry: Registry, constants: Mapping[str, float]) -> None:
+        self.registry, self.constants = registry, constants
+        self.origins: dict[str, str] = {}
+
+    def document(self, draft: Draft) -> dict[str, Any]:
+        form: dict[str, Any] = {
+            "augkit": 1,
+            "palette": [self.choice(choice) for choice in draft.choices],
+            "image": draft.image.model_dump(),
+            "state": {name: self.fields(spec) for name, spec in draft.state.items()},
+            "pipeline": [self.step(step) for step in draft.pipeline],
+            "update": [self.fields(rule) for rule in draft.update if rule is not None],
+        }
+        return {**form, "origins": dict(sorted(self.origins.items()))}
+
+    def choice(self, choice: Choice) -> dict[str, Any]:
+        operator = choice.operator
+        origin = self.registry.origins.get(("operators", operator.name))
+        if origin is not None:
+            self.origins[operator.name] = origin
+        options = {name: option.default for name, option in operator.options.items()}
+        return {
+            "operator": operator.name,
+            "range": [float(choice.low), float(choice.high)] if operator.has_value else None,
+            "signed": choice.signed,
+            "options": json.loads(json.dumps({**options, **choice.options}, default=str)),
+        }
+
+    def fields(self, model: Model) -> dict[str, Any]:
+        return {name: self.value(getattr(model, name)) for name in type(model).model_fields}
+
+    def value(self, value: Any) -> Any:
+        if isinstance(value, Expr):
+            return value.canonical(self.constants)
+        if isinstance(value, Model):
+            return self.fields(value)
+        if isinstance(value, Mapping):
+            return {name: self.value(inner) for name, inner in value.items()}
+        return [self.value(inner) for inner in value] if isinstance(value, tuple) else value
+
+    def step(self, step: Step) -> dict[str, Any]:
+        if isinstance(step, OperatorStep):
+            amounts = {name: self.value(getattr(step, name)) for name in ("p", "strength", "value")}
+            return {**self.choice(step.choice), **amounts}
+        if isinstance(step, UseStep):
+            return {"use": step.strategy.hash, "p": self.value(step.p)}
+        if isinstance(step, OneOfStep):
+            ways = [
+                {"weight": self.value(way.weight), "steps": [self.step(inner) for inner in way.steps]}
+                for way in step.alternatives
+            ]
+            return {"one_of": ways}
+        if isinstance(step, BatchStep):
+            return {"batch": [self.value(mix) if isinstance(mix, MixStep) else self.value(mix) for mix in step.mixes]}
+        return {"pick": self.fields(step)}

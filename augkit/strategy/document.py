@@ -1,0 +1,148 @@
+"""Loading a strategy: by name, from a file, or from a mapping; read, resolved, checked, and given its identity.
+
+A file or a mapping can name other strategies with `use`. Registered names always work; a path works only in a document
+that itself came from a path, is relative to that document's folder, and may not leave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from augkit.errors import DocumentError
+from augkit.registry import Registry
+from augkit.strategy.build import Builder
+from augkit.strategy.canonical import canonical, digest
+from augkit.strategy.checks import Checker, needs_of, reads_of
+from augkit.strategy.draft import Context, Draft
+from augkit.strategy.model import Facts, Strategy
+from augkit.strategy.problems import Problems, TooManyError, hint, shown
+from augkit.strategy.reading import Source, read_file, read_mapping
+
+ENDINGS = (".yaml", ".yml", ".json")
+MAX_USE = 8
+
+
+def load_strategy(
+    source: str | Path | Mapping[str, Any],
+    registry: Registry,
+    params: Mapping[str, Any] | None = None,
+    image: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Strategy:
+    """Load a strategy.
+
+    Args:
+        source: a registered name; a path, which has a path separator or ends in .yaml, .yml or .json; or a document.
+        registry: the operators, palettes, strategies and signals that it may name.
+        params: values that override the document's `params`.
+        image: settings that override the document's `image`.
+        folder: where the relative paths of a mapping start; without it a mapping can only `use` registered names.
+
+    Raises:
+        DocumentError: with everything that is wrong in `problems`, each with file, line, path and what was expected.
+    """
+    return _Loading(registry, folder).load(source, params or {}, image or {})
+
+
+def is_path(source: str) -> bool:
+    """Whether text means a file and not a registered name."""
+    return "/" in source or "\\" in source or source.endswith(ENDINGS)
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """One call of `load_strategy`: what is being loaded around this document, and what was loaded already."""
+
+    registry: Registry
+    folder: Path | None = None
+    """Of the document that is being read, if its path came from the user."""
+    chain: tuple[str, ...] = ()
+    done: dict[tuple[Any, ...], Strategy] = field(default_factory=dict)
+
+    def load(self, source: str | Path | Mapping[str, Any], params: Mapping[str, Any], image: Mapping[str, Any]) -> Strategy:
+        if isinstance(source, Mapping):
+            return self.strategy(read_mapping(source), params, image)
+        if isinstance(source, Path) or (isinstance(source, str) and is_path(source)):
+            path = Path(source)
+            inner = replace(self, folder=path.parent, chain=(*self.chain, _key(path)))
+            return inner.strategy(read_file(path), params, image)
+        if not isinstance(source, str):
+            raise DocumentError(f"a strategy is a name, a path or a mapping, not {shown(source)}")
+        path = self.registered(source)
+        inner = replace(self, folder=None, chain=(*self.chain, _key(path)))
+        return inner.strategy(read_file(path), params, image)
+
+    def registered(self, name: str) -> Path:
+        if name not in self.registry.strategies:
+            raise DocumentError(f"there is no strategy {shown(name)}.{hint(name, self.registry.strategies)}")
+        return self.registry.strategies[name]
+
+    def use(self, name: str, params: Mapping[str, Any]) -> Strategy:
+        """Another strategy, for a document of this loading."""
+        path = self.beside(name) if is_path(name) else self.registered(name)
+        key = _key(path)
+        if key in self.chain:
+            circle = " -> ".join(Path(part).name for part in (*self.chain[self.chain.index(key) :], key))
+            raise DocumentError(f"strategies use each other in a circle: {circle}")
+        if len(self.chain) >= MAX_USE:
+            raise DocumentError(f"strategies use each other more than {MAX_USE} deep")
+        remembered = (key, is_path(name), tuple(sorted(params.items())))
+        if remembered not in self.done:
+            self.done[remembered] = self.load(path if is_path(name) else name, params, {})
+        return self.done[remembered]
+
+    def beside(self, name: str) -> Path:
+        """The file of a relative path, below the folder of the document that names it."""
+        if self.folder is None:
+            raise DocumentError("a path works only in a document that came from a path itself; give a registered name")
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name or ":" in name:
+            raise DocumentError(f"the path {shown(name)} must be relative, with / and without .., to this document's folder")
+        return self.folder / name
+
+    def strategy(self, source: Source, params: Mapping[str, Any], image: Mapping[str, Any]) -> Strategy:
+        problems = Problems(source.file, source.lines)
+        draft, checker = Draft(), None
+        try:
+            builder = Builder(Context(self.registry, problems, self.use), params, image)
+            draft = builder.build(source.data)
+            checker = Checker(draft, self.registry, problems)
+            checker.run()
+        except TooManyError:
+            pass
+        if problems.found or checker is None:
+            raise problems.error()
+        return _finished(draft, checker, source.file)
+
+
+def _finished(draft: Draft, checker: Checker, file: str | None) -> Strategy:
+    made = Strategy(
+        name=draft.name,
+        title=draft.title,
+        source=draft.source,
+        params=draft.params,
+        palette=draft.palette,
+        image=draft.image,
+        state=draft.state,
+        pipeline=draft.pipeline,
+        update=tuple(rule for rule in draft.update if rule is not None),
+    )
+    made._facts = Facts(
+        draft.choices,
+        checker.typed,
+        needs_of(draft, checker.typed, checker.registry),
+        reads_of(draft, checker.typed),
+        digest(canonical(draft, checker.registry)),
+        file,
+    )
+    return made
+
+
+def _key(path: Path) -> str:
+    """One name for one file, however its path is written."""
+    try:
+        return str(path.resolve())
+    except (OSError, RuntimeError):  # links in a circle; reading it says so
+        return str(path)

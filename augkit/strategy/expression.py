@@ -1,0 +1,398 @@
+"""Expressions: text to an immutable tree, and back.
+
+Numbers, names, arithmetic, comparisons, `and or not`, indexing with an image's own `y`, `index` or `group`, and calls to
+a fixed list of functions (`functions.py`). The reader is written by hand and knows nothing else: there are no attributes,
+strings, comprehensions or imports to refuse, and text is never given to Python. What the names mean is `typing.py`'s.
+
+    or < and < not < == != < <= > >= < + - < * / // % < -x < ** (from the right), as in Python
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Union
+
+from augkit.errors import ExpressionError
+
+MAX_NODES = 500
+MAX_DEPTH = 32
+MAX_TEXT = 10_000
+MAX_NUMBER = 1e30
+"""Larger numbers would not survive arithmetic in float32."""
+
+AXES = ("batch", "picks", "samples", "groups", "classes", "levels", "ops")
+"""Every named axis, in the order of a value's dims."""
+
+DIGITS = "0123456789"
+INDEXES = ("y", "index", "group")
+WORDS = ("and", "or", "not")
+COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+BINARY = {"or": 1, "and": 2, **dict.fromkeys(COMPARISONS, 4), "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6, "**": 8}
+UNARY = {"not": 3, "-": 7, "+": 7}
+_SYMBOLS = ("**", "//", "==", "!=", "<=", ">=", *"+-*/%<>()[],=.")
+_STRANGERS = {
+    "^": "write a power as `**`",
+    "&": "write `and`",
+    "|": "write `or`",
+    "!": "write `not`",
+    '"': "there are no strings in an expression",
+    "'": "there are no strings in an expression",
+}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A constant."""
+
+    value: float
+    column: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Name:
+    """A parameter, state, signal, or (as an argument) an axis."""
+
+    name: str
+    column: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Unary:
+    """`-x`, `+x` or `not x`."""
+
+    op: str
+    operand: Node
+    column: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Binary:
+    """Arithmetic, a comparison, `and` or `or`."""
+
+    op: str
+    left: Node
+    right: Node
+    column: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Index:
+    """`x[y]`: the row of each image's own class, sample or group."""
+
+    operand: Node
+    key: str
+    column: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Call:
+    """`function(x, ..., over=axis)`."""
+
+    function: str
+    arguments: tuple[Node, ...]
+    over: str | None = None
+    column: int = field(default=0, compare=False)
+
+
+Node = Union[Number, Name, Unary, Binary, Index, Call]
+
+
+class Token(NamedTuple):
+    kind: str
+    """`number`, `name`, `symbol` or `end`."""
+    text: str
+    column: int
+
+
+def parse(source: str | int | float | bool) -> Node:
+    """Read an expression.
+
+    Args:
+        source: text, or a number or truth value as a document gives it (true is 1).
+
+    Raises:
+        ExpressionError: with the column, for anything that is no expression or breaks a limit.
+    """
+    if isinstance(source, (bool, int, float)):
+        value = _checked(source, 0)
+        return Number(value) if value >= 0 else Unary("-", Number(-value))
+    if not isinstance(source, str):
+        raise ExpressionError(f"expected a number or an expression, not {_kind(source)}")
+    if len(source) > MAX_TEXT:
+        raise ExpressionError(f"an expression has at most {MAX_TEXT} characters, this has {len(source)}")
+    return _Parser(source).whole()
+
+
+class _Parser:
+    """Precedence climbing over the tokens; counts nodes and depth while it builds, so that it cannot run away."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens = tokens(text)
+        self.token = next(self.tokens)
+        self.nodes = 0
+        self.nesting = 0
+
+    def whole(self) -> Node:
+        if self.token.kind == "end":
+            raise ExpressionError("the expression is empty", column=0)
+        node = self.expression(0)
+        if self.token.kind != "end":
+            raise ExpressionError(f"expected an operator or the end, found `{self.token.text}`", column=self.token.column)
+        if depth(node) > MAX_DEPTH:
+            raise ExpressionError(f"the expression nests more than {MAX_DEPTH} deep; name its parts with `let`", column=0)
+        return node
+
+    def advance(self) -> Token:
+        token, self.token = self.token, next(self.tokens, self.token)
+        return token
+
+    def accept(self, text: str) -> bool:
+        if self.token.kind == "symbol" and self.token.text == text:
+            self.advance()
+            return True
+        return False
+
+    def expect(self, text: str) -> None:
+        if not self.accept(text):
+            found = f"`{self.token.text}`" if self.token.kind != "end" else "the end"
+            raise ExpressionError(f"expected `{text}`, found {found}", column=self.token.column)
+
+    def count(self, node: Node) -> Node:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise ExpressionError(f"an expression has at most {MAX_NODES} parts; name some with `let`", column=node.column)
+        return node
+
+    def expression(self, minimum: int) -> Node:
+        self.nesting += 1
+        if self.nesting > 2 * MAX_DEPTH:  # brackets cost the reader two levels each, and the tree none
+            raise ExpressionError(f"the expression nests more than {MAX_DEPTH} deep", column=self.token.column)
+        node = self.prefix(minimum)
+        compared = False
+        while self.operator in BINARY and BINARY[self.operator] >= minimum:
+            token = self.advance()
+            comparison = token.text in COMPARISONS
+            if comparison and compared:
+                raise ExpressionError("write `a < b and b < c` instead of `a < b < c`", column=token.column)
+            compared = compared or comparison
+            right = self.expression(BINARY[token.text] + 1 if token.text != "**" else UNARY["-"])
+            node = self.count(Binary(token.text, node, right, token.column))
+        self.nesting -= 1
+        return node
+
+    @property
+    def operator(self) -> str:
+        return self.token.text if self.token.kind == "symbol" or self.token.text in WORDS else ""
+
+    def prefix(self, minimum: int) -> Node:
+        if self.operator in UNARY:
+            token = self.advance()
+            if UNARY[token.text] < minimum:
+                raise ExpressionError(f"put brackets around `{token.text} ...`", column=token.column)
+            return self.count(Unary(token.text, self.expression(UNARY[token.text]), token.column))
+        return self.postfix(self.atom())
+
+    def postfix(self, node: Node) -> Node:
+        while self.token.kind == "symbol" and self.token.text in ("[", "."):
+            if self.token.text == ".":
+                raise ExpressionError("there are no attributes in an expression", column=self.token.column)
+            column = self.advance().column
+            key = self.advance()
+            if key.text not in INDEXES:
+                raise ExpressionError("an index is `[y]`, `[index]` or `[group]`", column=key.column)
+            self.expect("]")
+            node = self.count(Index(node, key.text, column))
+        return node
+
+    def atom(self) -> Node:
+        token = self.advance()
+        if token.kind == "number":
+            return self.count(Number(_checked(token.text, token.column), token.column))
+        if token.kind == "name" and token.text not in WORDS:
+            if self.accept("("):
+                return self.call(token)
+            return self.count(Name(token.text, token.column))
+        if token.kind == "symbol" and token.text == "(":
+            node = self.expression(0)
+            self.expect(")")
+            return node
+        found = f"`{token.text}`" if token.kind != "end" else "the end"
+        raise ExpressionError(f"expected a number, a name or a bracket, found {found}", column=token.column)
+
+    def call(self, name: Token) -> Node:
+        arguments: list[Node] = []
+        over: str | None = None
+        while not self.accept(")"):
+            if (arguments or over) and not self.accept(","):
+                self.expect(")")
+                break
+            argument = self.expression(0)
+            if isinstance(argument, Name) and self.accept("="):
+                if argument.name != "over" or over is not None:
+                    raise ExpressionError("only `over=` is given by name, and once", column=argument.column)
+                over = self.axis()
+            elif over is not None:
+                raise ExpressionError("`over=` comes last", column=argument.column)
+            else:
+                arguments.append(argument)
+        return self.count(Call(name.text, tuple(arguments), over, name.column))
+
+    def axis(self) -> str:
+        token = self.advance()
+        if token.kind != "name":
+            raise ExpressionError("`over=` takes the name of an axis", column=token.column)
+        return token.text
+
+
+def tokens(text: str) -> Iterator[Token]:
+    """Numbers, names and symbols of a text, then `end`.
+
+    Raises:
+        ExpressionError: for a character that no expression has.
+    """
+    at = 0
+    while at < len(text):
+        start, letter = at, text[at]
+        if letter in " \t\r\n":
+            at += 1
+            continue
+        if not letter.isascii():
+            raise ExpressionError(
+                f"`{letter}` (U+{ord(letter):04X}) is not ASCII; retype it, it may only look like a plain character", column=at
+            )
+        if letter in DIGITS or (letter == "." and _digits(text, at + 1) > at + 1):
+            at = _number_end(text, at)
+            yield Token("number", text[start:at], start)
+        elif letter.isalpha() or letter == "_":
+            while at < len(text) and text[at].isascii() and (text[at].isalnum() or text[at] == "_"):
+                at += 1
+            yield _name(text[start:at], start)
+        else:
+            symbol = next((symbol for symbol in _SYMBOLS if text.startswith(symbol, at)), None)
+            if symbol is None:
+                raise ExpressionError(f"`{letter}` has no meaning here{_hint(letter)}", column=at)
+            at += len(symbol)
+            yield Token("symbol", symbol, start)
+    yield Token("end", "", len(text))
+
+
+def _hint(letter: str) -> str:
+    return f": {_STRANGERS[letter]}" if letter in _STRANGERS else ""
+
+
+def _name(text: str, column: int) -> Token:
+    if text.startswith("_"):
+        raise ExpressionError(f"`{text[:40]}`: names begin with a letter", column=column)
+    if text.lower() in ("nan", "inf", "infinity"):
+        raise ExpressionError(f"`{text}` is not a number that an expression may hold", column=column)
+    return Token("name", text, column)
+
+
+def _number_end(text: str, at: int) -> int:
+    start = at
+    at = _digits(text, at)
+    if text[at : at + 1] == ".":
+        at = _digits(text, at + 1)
+    if text[at : at + 1] in ("e", "E"):
+        exponent = at + 2 if text[at + 1 : at + 2] in ("+", "-") else at + 1
+        end = _digits(text, exponent)
+        at = end if end > exponent else at
+    if text[at : at + 1].isalpha() or text[at : at + 1] in ("_", "."):
+        raise ExpressionError(f"`{text[start : at + 1][-40:]}` is not a number", column=start)
+    return at
+
+
+def _digits(text: str, at: int) -> int:
+    while at < len(text) and text[at] in DIGITS:
+        at += 1
+    return at
+
+
+def _checked(source: str | float, column: int) -> float:
+    try:
+        value = float(source)
+    except OverflowError:
+        value = math.inf
+    if not abs(value) <= MAX_NUMBER:
+        what = "NaN is not a number" if value != value else f"a number may be at most {MAX_NUMBER:g} in size"
+        raise ExpressionError(what, column=column)
+    return value
+
+
+def _kind(value: Any) -> str:
+    return {dict: "a mapping", list: "a list", type(None): "nothing"}.get(type(value), type(value).__name__)
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The parts directly inside a node, from the left."""
+    if isinstance(node, Call):
+        return node.arguments
+    if isinstance(node, Binary):
+        return (node.left, node.right)
+    return (node.operand,) if isinstance(node, (Unary, Index)) else ()
+
+
+def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:
+    """The same node around other parts."""
+    if isinstance(node, Call):
+        return Call(node.function, parts, node.over, node.column)
+    if isinstance(node, Binary):
+        return Binary(node.op, parts[0], parts[1], node.column)
+    if isinstance(node, Unary):
+        return Unary(node.op, parts[0], node.column)
+    return Index(parts[0], node.key, node.column) if isinstance(node, Index) else node
+
+
+def depth(node: Node) -> int:
+    """Levels of the tree; without recursion, since it is what recursion is checked by."""
+    deepest, waiting = 0, [(node, 1)]
+    while waiting:
+        part, level = waiting.pop()
+        deepest = max(deepest, level)
+        waiting.extend((child, level + 1) for child in children(part))
+    return deepest
+
+
+def names(node: Node) -> frozenset[str]:
+    """Every name that is read, axes as arguments included; not functions, indices or `over`."""
+    found = {node.name} if isinstance(node, Name) else set()
+    return frozenset(found).union(*(names(child) for child in children(node)))
+
+
+def substitute(node: Node, values: Mapping[str, float]) -> Node:
+    """The tree with numbers in place of the names in `values`."""
+    if isinstance(node, Name) and node.name in values:
+        return Number(float(values[node.name]), node.column)
+    return rebuild(node, tuple(substitute(child, values) for child in children(node)))
+
+
+def text(node: Node) -> str:
+    """The expression as text, with no bracket more than it needs. `parse(text(parse(x))) == parse(x)`."""
+    return _text(node, 0)
+
+
+def _text(node: Node, outer: int) -> str:
+    if isinstance(node, Number):
+        written = number_text(node.value)
+        return f"({written})" if node.value < 0 and outer > UNARY["-"] else written
+    if isinstance(node, Name):
+        return node.name
+    if isinstance(node, Call):
+        arguments = [_text(argument, 0) for argument in node.arguments]
+        return f"{node.function}({', '.join(arguments + ([f'over={node.over}'] if node.over else []))})"
+    if isinstance(node, Index):
+        return f"{_text(node.operand, 9)}[{node.key}]"
+    if isinstance(node, Unary):
+        power, written = UNARY[node.op], f"{node.op}{' ' if node.op == 'not' else ''}{_text(node.operand, UNARY[node.op])}"
+    else:
+        power = BINARY[node.op]
+        low, high = (power + 1, UNARY["-"]) if node.op == "**" else (power + (power == 4), power + 1)
+        written = f"{_text(node.left, low)} {node.op} {_text(node.right, high)}"
+    return f"({written})" if power < outer else written
+
+
+def number_text(value: float) -> str:
+    """Shortest text of a number: 0.5, 3, 1e-05."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))

@@ -1,0 +1,276 @@
+"""The strategy: frozen models of what a document says, after it was read, resolved and checked.
+
+Documents are read by `document.load_strategy`. Field descriptions also make the JSON Schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PrivateAttr
+from pydantic_core import PydanticCustomError, core_schema
+
+from augkit.errors import ExpressionError
+from augkit.operators.base import Choice as Choice_
+from augkit.strategy.expression import Node, Number, parse, substitute, text
+from augkit.strategy.folding import fold
+from augkit.strategy.typing import Typed
+
+STATE_AXES = ("samples", "groups", "classes", "ops")
+
+
+@dataclass(frozen=True)
+class Expr:
+    """An expression of a document: its text and its tree."""
+
+    text: str
+    node: Node
+
+    @classmethod
+    def of(cls, source: Any) -> Expr:
+        """Read a number, a truth value or text.
+
+        Raises:
+            ExpressionError: it is no expression.
+        """
+        node = parse(source)
+        fold(node)  # a constant that is out of bounds is an error wherever it stands
+        return cls(source if isinstance(source, str) else text(node), node)
+
+    def canonical(self, constants: Mapping[str, float]) -> str | float:
+        """The same for all expressions that differ by spelling only: constants put in and worked out."""
+        node = fold(substitute(self.node, constants))
+        return node.value if isinstance(node, Number) else text(node)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        def validate(value: Any) -> Expr:
+            if isinstance(value, Expr):
+                return value
+            try:
+                return cls.of(value)
+            except ExpressionError as error:
+                raise PydanticCustomError("expression", "{reason}", {"reason": located(error, value)}) from error
+
+        return core_schema.no_info_plain_validator_function(validate)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": ["number", "string", "boolean"]}
+
+
+def located(error: ExpressionError, source: Any) -> str:
+    """The message of an expression's error with its column and the text around it."""
+    if error.column is None or not isinstance(source, str):
+        return error.message
+    start = max(error.column - 20, 0)
+    around = source[start : error.column + 40]
+    return f"{error.message} (column {error.column + 1} of `{around}`)"
+
+
+def _expr(source: str | int | float) -> Expr:
+    return Expr.of(source)
+
+
+class Model(BaseModel):
+    """Frozen; unknown fields are errors; nothing is converted silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+
+class _Choice:
+    """Lets pydantic hold a `Choice` as it is."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.is_instance_schema(Choice_)
+
+
+Choice = Annotated[Choice_, _Choice]
+
+
+class Image(Model):
+    """How pixels are treated."""
+
+    resample: Literal["nearest", "bilinear"] = Field("bilinear", description="how warps read between pixels")
+    fill: Literal["black", "mean", "reflect"] = Field("black", description="what warps show beyond the image's edge")
+    exact: bool = Field(False, description="one pass an operator, rounded after each, as Pillow would")
+
+
+class State(Model):
+    """A learned value with named axes."""
+
+    axes: tuple[Literal["samples", "groups", "classes", "ops"], ...] = Field(
+        (), description="one number for each element of these axes; [] is a single number"
+    )
+    init: Expr = Field(_expr(0), description="value before the first epoch")
+    clamp: tuple[Expr | None, Expr | None] | None = Field(
+        None, description="[low, high] that no value leaves; null for an open end"
+    )
+    dtype: Literal["float", "int"] = Field("float", description="`int` rounds every value")
+
+
+class OperatorStep(Model):
+    """One operator by name."""
+
+    choice: Choice
+    p: Expr = Field(_expr(1), description="probability for each image")
+    strength: Expr | None = Field(None, description="0..1, mapped to the operator's range; uniform() by default")
+    value: Expr | None = Field(None, description="the value in the operator's own unit, instead of a strength")
+
+
+class PickStep(Model):
+    """Draws operators from the palette for each image."""
+
+    p: Expr = Field(_expr(1), description="probability of the whole pick, for each image")
+    count: Expr = Field(_expr(1), description="how many operators to draw, at most 64")
+    each_p: Expr = Field(_expr(1), description="probability of each operator that was drawn")
+    weights: Expr | None = Field(None, description="relative weight of each operator; alike by default")
+    replace: bool = Field(False, description="whether an operator may be drawn twice for an image")
+    order: Literal["drawn", "palette"] = Field("drawn", description="in which order the drawn operators run")
+    strength: Expr = Field(_expr("uniform()"), description="0..1, for each operator that was drawn")
+
+
+class Alternative(Model):
+    """One way a `one_of` can go."""
+
+    weight: Expr = Field(_expr(1), description="relative weight of this alternative")
+    steps: tuple[Step, ...] = Field((), description="what runs, in order")
+
+
+class OneOfStep(Model):
+    """Draws one of several lists of steps for each image."""
+
+    alternatives: tuple[Alternative, ...]
+
+
+class UseStep(Model):
+    """Runs another strategy, with its own palette and state. Image settings are those of the outermost document."""
+
+    strategy: Strategy
+    p: Expr = Field(_expr(1), description="probability for each image")
+
+
+class MixStep(Model):
+    """Mixes each image with a partner."""
+
+    kind: Literal["mixup", "cutmix"]
+    p: Expr = Field(_expr(1), description="probability for each image")
+    alpha: Expr = Field(_expr(1), description="both parameters of the beta distribution of the image's share; 0 is off")
+    partner: Literal["batch", "pool"] = Field("batch", description="where partners come from")
+    weights: Expr | None = Field(None, description="relative weight of a partner of each class; alike by default")
+
+
+class MixAlternative(Model):
+    """One way a mixing `one_of` can go."""
+
+    weight: Expr = Field(_expr(1), description="relative weight of this alternative")
+    mix: MixStep
+
+
+class OneOfMix(Model):
+    """Draws one of several mixing steps for each image."""
+
+    alternatives: tuple[MixAlternative, ...]
+
+
+class BatchStep(Model):
+    """Mixing steps, which come last."""
+
+    mixes: tuple[MixStep | OneOfMix, ...]
+
+
+Step = Union[OperatorStep, PickStep, OneOfStep, UseStep, BatchStep]
+
+
+class Rule(Model):
+    """Changes state at an epoch's start or end. All `set` entries read the old values."""
+
+    at: Literal["epoch_start", "epoch_end"] = Field(description="when the rule runs")
+    when: Expr | None = Field(None, description="the rule runs only if this is not 0")
+    let: dict[str, Expr] = Field({}, description="names for this rule alone, in order")
+    set: dict[str, Expr] = Field({}, description="new values of state, by name")
+
+
+class Strategy(Model):
+    """A document that was read, resolved and checked. Made by `load_strategy`."""
+
+    augkit: Literal[1] = Field(1, description="version of the document format")
+    name: str = Field(description="what others call it")
+    title: str = Field("", description="one line for people")
+    source: str = Field("", description="paper and year, or where it comes from")
+    params: dict[str, bool | int | float] = Field({}, description="numbers that expressions may name and a user may override")
+    palette: str | tuple[Any, ...] | None = Field(None, description="the operators a pick draws from, in order")
+    image: Image = Field(Image(), description="how pixels are treated")
+    state: dict[str, State] = Field({}, description="learned values, in an order in which each `init` finds what it reads")
+    pipeline: tuple[Step, ...] = Field((), description="what happens to each image, in order")
+    update: tuple[Rule, ...] = Field((), description="how state changes between epochs")
+    probes: dict[str, Any] = Field({}, description="not supported yet")
+    views: tuple[Any, ...] = Field((), description="not supported yet")
+
+    _facts: Facts = PrivateAttr()
+
+    @property
+    def choices(self) -> tuple[Choice_, ...]:
+        """The palette: operators with their ranges and options, in the order of the `ops` axis."""
+        return self._facts.choices
+
+    @property
+    def typed(self) -> Mapping[str, Typed]:
+        """Every checked expression by its path: `pipeline[0].pick.p`, `state.weight.init`, `update[1].set.weight`.
+
+        Positions are those of `pipeline` here, where macros stand expanded; an alternative's steps are
+        `pipeline[0].one_of[2].steps[0]`, an operator's value `pipeline[0].rotate.value`, a mix
+        `pipeline[1].batch[0].mixup.p`, a clamp `state.weight.clamp.low`.
+        """
+        return self._facts.typed
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must be given to run it, out of class_counts, epochs, index, group, pool, observe, val."""
+        return self._facts.needs
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Every name its expressions and those of the strategies it uses read: signals, state, y, index, group."""
+        return self._facts.reads
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical form, in hexadecimal: equal for documents that do the same for the same reason."""
+        return self._facts.hash
+
+    @property
+    def file(self) -> str | None:
+        """Where it was read from."""
+        return self._facts.file
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes images, so that targets become dense."""
+        return any(isinstance(s, BatchStep) or (isinstance(s, UseStep) and s.strategy.mixes) for s in self.pipeline)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a strategy beyond what its document says."""
+
+    choices: tuple[Choice_, ...]
+    typed: Mapping[str, Typed]
+    needs: frozenset[str]
+    reads: frozenset[str]
+    hash: str
+    file: str | None
+
+
+Alternative.model_rebuild()
+OneOfStep.model_rebuild()
+UseStep.model_rebuild()
+Strategy.model_rebuild()

@@ -1,0 +1,320 @@
+"""The static check of an expression: names, axes, arguments, and the range of its value, before anything runs.
+
+Its result is the tree that `evaluate.py` walks: constants folded, each part with its own axes, each random call with its
+site. Axes broadcast by name; what an expression is assigned to says which axes it may have (`want`), and a random call
+draws one value for each element of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from augkit.errors import ExpressionError, nearest
+from augkit.strategy.expression import AXES, INDEXES, Binary, Call, Index, Name, Node, Number, Unary, substitute
+from augkit.strategy.folding import fold
+from augkit.strategy.functions import FUNCTIONS, Function
+from augkit.strategy.intervals import ANY, OPERATIONS, Interval, clipped
+
+Axes = tuple[str, ...]
+INDEXED = {"y": "classes", "index": "samples", "group": "groups"}
+"""The axis that `x[y]`, `x[index]` and `x[group]` replace by the batch."""
+_WRITTEN = {axis: f"[{key}]" for key, axis in INDEXED.items()}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What an expression may read at its place in a document."""
+
+    names: Mapping[str, Axes] = field(default_factory=dict)
+    """Axes of each name that has a value while things run."""
+    ranges: Mapping[str, Interval] = field(default_factory=dict)
+    """What is known of those values."""
+    constants: Mapping[str, float] = field(default_factory=dict)
+    """Names that stand for a number: the document's params."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Lengths of axes that are known from the document: `ops`."""
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    """Names that exist but not here, and why."""
+    axes: frozenset[str] = frozenset(AXES)
+    """Axes that exist for this document."""
+    indices: bool = False
+    """Whether there is an image, with its own `y`, `index` and `group`."""
+    random: bool = True
+    """Whether random calls are allowed."""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """An expression that was checked. Its value has exactly `axes` as dims, in canonical order."""
+
+    kind: str
+    """`number`, `name`, `image` (a bare y, index or group), `index`, or `call` (operators are calls too)."""
+    name: str
+    """Of the name, the index, the operator or the function."""
+    axes: Axes
+    low: float
+    high: float
+    """No value is outside low..high."""
+    arguments: tuple[Typed, ...] = ()
+    axis: str = ""
+    """What a function works along."""
+    site: str = ""
+    """Of a random call: the expression's path and the number of the call in it."""
+
+    @property
+    def constant(self) -> float | None:
+        """The value, if it can only have one."""
+        return self.low if self.low == self.high else None
+
+    @property
+    def parts(self) -> Iterator[Typed]:
+        """Itself and everything inside it."""
+        yield self
+        for argument in self.arguments:
+            yield from argument.parts
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The names it reads while things run, `y`, `index` and `group` included; not params."""
+        return frozenset(part.name for part in self.parts if part.kind in ("name", "image", "index"))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every random call."""
+        return tuple(part.site for part in self.parts if part.site)
+
+
+def ordered(axes: frozenset[str] | set[str] | Sequence[str]) -> Axes:
+    """Axes in canonical order."""
+    return tuple(axis for axis in AXES if axis in axes)
+
+
+def check(node: Node, scope: Scope, want: Sequence[str] | None, path: str = "") -> Typed:
+    """Check an expression against its place.
+
+    Args:
+        node: what `parse` gave.
+        scope: the names, axes and lengths that are known there.
+        want: the axes of what it is assigned to. None (a `let`) allows any, and a random call then draws one value for
+            each element of its own arguments.
+        path: the place in the document; random calls are keyed by it.
+
+    Raises:
+        ExpressionError: an unknown name, a wrong axis, a wrong number of arguments, an impossible range.
+    """
+    node = fold(substitute(node, scope.constants))
+    checker = _Checker(scope, path)
+    typed = checker.check(node, None if want is None else frozenset(want))
+    if want is not None:
+        _fits(typed, ordered(want))
+    return typed
+
+
+def _fits(typed: Typed, want: Axes) -> None:
+    for axis in typed.axes:
+        if axis not in want:
+            here = f"[{', '.join(want)}]" if want else "a single number"
+            if axis in _WRITTEN and "batch" in want:
+                cure = f"take the image's own with {_WRITTEN[axis]}"
+            elif axis == "batch":
+                cure = "there is no image at this place"
+            else:
+                cure = f"reduce it, as in sum(x, over={axis})"
+            raise ExpressionError(f"the value has the axis {axis}, but {here} is wanted here; {cure}", column=0)
+
+
+class _Checker:
+    def __init__(self, scope: Scope, path: str) -> None:
+        self.scope = scope
+        self.sites = (f"{path}#{number}" for number in count())
+        self.indexing = False
+
+    def check(self, node: Node, want: frozenset[str] | None) -> Typed:
+        if isinstance(node, Number):
+            return Typed("number", "", (), node.value, node.value)
+        if isinstance(node, Name):
+            return self.name(node)
+        if isinstance(node, Index):
+            return self.index(node, want)
+        if isinstance(node, Call):
+            return self.call(node, want)
+        if isinstance(node, Binary):
+            operator, parts = node.op, (node.left, node.right)
+        else:
+            operator, parts = ("not" if node.op == "not" else "neg"), (node.operand,)
+        if isinstance(node, Unary) and node.op == "+":
+            return self.check(node.operand, want)
+        arguments = tuple(self.check(part, want) for part in parts)
+        return self.combine(operator, arguments)
+
+    def combine(self, name: str, arguments: tuple[Typed, ...]) -> Typed:
+        low, high = OPERATIONS[name]([(part.low, part.high) for part in arguments], None)
+        return Typed("call", name, _union(arguments), *_sane(low, high), arguments)
+
+    def name(self, node: Name) -> Typed:
+        scope = self.scope
+        if node.name in INDEXES:
+            self.need_image(node.name, node.column)
+            return Typed("image", node.name, ("batch",), 0.0, ANY[1])
+        if node.name in scope.names:
+            return Typed("name", node.name, ordered(scope.names[node.name]), *scope.ranges.get(node.name, ANY))
+        if node.name in scope.hidden:
+            raise ExpressionError(f"`{node.name}` cannot be used here: {scope.hidden[node.name]}", column=node.column)
+        if node.name in AXES:
+            raise ExpressionError(f"`{node.name}` is an axis, not a value; it follows `over=`", column=node.column)
+        if node.name in FUNCTIONS and node.name not in scope.names:
+            signature = FUNCTIONS[node.name].signature
+            raise ExpressionError(f"`{node.name}` is a function: {signature}", column=node.column)
+        known = {*scope.names, *scope.constants, *(INDEXES if scope.indices else ())}
+        raise ExpressionError(f'there is no name "{node.name[:60]}".{_hint(node.name, known)}', column=node.column)
+
+    def need_image(self, name: str, column: int) -> None:
+        if not self.scope.indices:
+            why = "it belongs to one image, and there is none at this place"
+            raise ExpressionError(f"`{name}` cannot be used here: {why}", column=column)
+
+    def index(self, node: Index, want: frozenset[str] | None) -> Typed:
+        self.need_image(node.key, node.column)
+        axis = INDEXED[node.key]
+        inside = None if want is None else (want - {"batch"}) | {axis}
+        outer, self.indexing = self.indexing, True
+        operand = self.check(node.operand, inside)
+        self.indexing = outer
+        if axis not in operand.axes:
+            raise ExpressionError(
+                f"`[{node.key}]` needs a value with the axis {axis}, this has {_listed(operand.axes)}", column=node.column
+            )
+        if "batch" in operand.axes:
+            raise ExpressionError(f"`[{node.key}]` of a value that belongs to one image already", column=node.column)
+        axes = ordered({"batch", *operand.axes} - {axis})
+        return Typed("index", node.key, axes, operand.low, operand.high, (operand,), axis)
+
+    def call(self, node: Call, want: frozenset[str] | None) -> Typed:
+        function = FUNCTIONS.get(node.function)
+        if function is None:
+            raise ExpressionError(
+                f'there is no function "{node.function[:60]}".{_hint(node.function, FUNCTIONS)}', column=node.column
+            )
+        function, axis, given = _form(node, function)
+        if not function.least <= len(given) <= function.most:
+            raise ExpressionError(f"`{function.signature}` does not take {len(given)} arguments", column=node.column)
+        if axis:
+            self.need_axis(axis, node.column)
+        site = self.site(node) if function.draws else ""
+        arguments = self.arguments(function, given, axis, want)
+        axes = self.axes(node, function, arguments, axis, want)
+        ranges = [(part.low, part.high) for part in arguments]
+        low, high = _sane(*function.interval(ranges, self.scope.sizes.get(axis)))
+        _check_ranges(node, function, ranges)
+        return Typed("call", function.name, axes, low, high, arguments, axis, site)
+
+    def need_axis(self, axis: str, column: int) -> None:
+        if axis not in AXES:
+            raise ExpressionError(f'there is no axis "{axis[:60]}".{_hint(axis, self.scope.axes)}', column=column)
+        if axis in ("batch", "picks"):
+            raise ExpressionError(
+                f"nothing works along the axis {axis}: an image may not depend on what else is in its batch", column=column
+            )
+        if axis not in self.scope.axes:
+            why = "the strategy has no palette" if axis == "ops" else "this document has none"
+            raise ExpressionError(f"the axis {axis} cannot be used: {why}", column=column)
+
+    def site(self, node: Call) -> str:
+        if not self.scope.random:
+            raise ExpressionError(f"`{node.function}` is random, and nothing random is allowed here", column=node.column)
+        if self.indexing:
+            raise ExpressionError(
+                f"`{node.function}` is random and may not be indexed; draw it into a state first", column=node.column
+            )
+        return next(self.sites)
+
+    def arguments(
+        self, function: Function, given: tuple[Node, ...], axis: str, want: frozenset[str] | None
+    ) -> tuple[Typed, ...]:
+        """Check the arguments; only the first of a function along an axis has that axis."""
+        without = None if want is None else want - {axis}
+        along = None if want is None else want | {axis} if axis else want
+        first = without if function.shape == "onehot" else along
+        return tuple(self.check(part, first if number == 0 else without) for number, part in enumerate(given))
+
+    def axes(
+        self, node: Call, function: Function, arguments: tuple[Typed, ...], axis: str, want: frozenset[str] | None
+    ) -> Axes:
+        axes = set(_union(arguments))
+        for number, part in enumerate(arguments):
+            first = number == 0 and function.shape != "onehot"
+            if axis and first and axis not in part.axes and not function.draws:
+                raise ExpressionError(
+                    f"`{function.signature}`: the value has no axis {axis}, it has {_listed(part.axes)}", column=node.column
+                )
+            if axis and not first and axis in part.axes:
+                what = "the position" if function.shape == "onehot" else "the second argument"
+                raise ExpressionError(f"`{function.signature}`: {what} may not have the axis {axis}", column=node.column)
+        if function.name == "categorical" and axis not in axes:
+            raise ExpressionError(f"`{function.signature}`: the weight has no axis {axis}", column=node.column)
+        if function.draws:
+            axes |= set(want or ())
+        axes = axes - {axis} if function.shape == "reduce" else axes | ({axis} if axis else set())
+        return ordered(axes)
+
+
+def _form(node: Call, function: Function) -> tuple[Function, str, tuple[Node, ...]]:
+    """The function, its axis and its other arguments: `over=`, or the last argument of `onehot`."""
+    given, axis = node.arguments, node.over or ""
+    if function.name in ("min", "max") and axis:
+        function = Function(
+            function.name, f"{function.name}(x, over=axis)", "", "reduce", 1, 1, lambda ranges, size: ranges[0]
+        )
+    if function.shape == "onehot" and not axis and len(given) == 2 and isinstance(given[1], Name):
+        axis, given = given[1].name, given[:1]
+    if function.shape == "each" and axis:
+        raise ExpressionError(f"`{function.signature}` takes no `over=`", column=node.column)
+    if function.shape != "each" and not axis:
+        raise ExpressionError(f"`{function.signature}` needs the axis", column=node.column)
+    return function, axis, given
+
+
+def _check_ranges(node: Call, function: Function, ranges: Sequence[Interval]) -> None:
+    """Arguments that cannot be meant."""
+    if function.name == "randint" and ranges[1][1] <= ranges[0][0]:
+        raise ExpressionError("`randint(low, high)` draws below high, so high must be larger than low", column=node.column)
+    if function.name == "bernoulli" and (ranges[0][0] > 1 or ranges[0][1] < 0):
+        raise ExpressionError(f"`bernoulli(p)`: p is {_interval(ranges[0])}, never within 0..1", column=node.column)
+    if function.name in ("beta", "dirichlet") and any(high <= 0 for _, high in ranges):
+        raise ExpressionError(f"`{function.signature}` takes positive numbers", column=node.column)
+    if function.name == "quantile" and (ranges[1][0] > 1 or ranges[1][1] < 0):
+        raise ExpressionError(f"`quantile`: q is {_interval(ranges[1])}, never within 0..1", column=node.column)
+
+
+def _interval(interval: Interval) -> str:
+    low, high = interval
+    return f"{low:g}" if low == high else f"{low:g}..{high:g}"
+
+
+def interval_text(typed: Typed) -> str:
+    """The range of an expression for a message: `2`, or `-1..0.5`."""
+    return _interval((typed.low, typed.high))
+
+
+def _union(arguments: Sequence[Typed]) -> Axes:
+    return ordered({axis for part in arguments for axis in part.axes})
+
+
+def _sane(low: float, high: float) -> Interval:
+    """An end that is NaN (infinity minus infinity) says nothing."""
+    return (low if low == low else ANY[0]), (high if high == high else ANY[1])
+
+
+def _listed(axes: Axes) -> str:
+    return f"[{', '.join(axes)}]" if axes else "none"
+
+
+def _hint(name: str, known: Mapping[str, object] | set[str] | frozenset[str]) -> str:
+    return nearest(name, known) if len(name) <= 60 else ""
+
+
+def clamp(interval: Interval, low: Interval, high: Interval) -> Interval:
+    """The range of a value after a clamp."""
+    return clipped([interval, low, high], None)
