@@ -86,7 +86,7 @@ class _Run:
         self.size = (work.shape[2], work.shape[3])
         self.known = facts(plan.choices, work.device)
         self.lowered = lower(plan, self.size, masked)
-        self.schedule = schedule(plan, self.lowered)
+        self.schedule = schedule(plan, self.lowered, self.size)
         self.pending: list[tuple[Tensor | None, Tensor]] = []
         self.everyone = torch.arange(len(plan), device=work.device)
 
@@ -151,13 +151,8 @@ class _Run:
         return run
 
     def _colour(self, rows: Tensor, member: Tensor) -> Pass:
-        matrices = self._entries(COLOR, rows, self._levels(member))
-        whole = matrices[:, 0]
-        for level in range(1, matrices.shape[1]):
-            then = matrices[:, level]
-            linear = then[:, :, :3] @ whole
-            whole = torch.cat([linear[:, :, :3], linear[:, :, 3:] + then[:, :, 3:]], dim=2)
-        return lambda images, part: pixels.colour(images, whole[part])
+        matrices = self._entries(COLOR, rows, [member])[:, 0]
+        return lambda images, part: pixels.colour(images, matrices[part])
 
     def _erase(self, rows: Tensor, member: Tensor) -> Pass:
         boxes = self.lowered.rows[ERASE][self.lowered.place[rows] * member]

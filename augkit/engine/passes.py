@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from augkit.engine.lowering import COLOR, ERASE, KINDS, TONE, WARP, Lowered, facts
+from augkit.engine.lowering import ERASE, KINDS, TONE, WARP, Lowered, facts
 from augkit.engine.plan import Plan
 
 
@@ -27,17 +27,18 @@ class Schedule:
     """[B] int64: the last stage of each image, -1 where nothing happens."""
 
 
-def schedule(plan: Plan, lowered: Lowered) -> Schedule:
+def schedule(plan: Plan, lowered: Lowered, size: tuple[int, int]) -> Schedule:
     """Assign each slot of each image its round.
 
     The rules, and why they change no pixel beyond rounding:
 
     - nearest warps merge by applying their coordinate maps, rounding included, one after another: bit for bit the same.
-    - bilinear warps merge unless both would interpolate, since two interpolations blur more than one.
+    - bilinear warps merge if the later one moves whole pixels, or if those before it are flips: two interpolations blur more
+      than one, and interpolation after a shift would have to mix in the fill along the border.
     - a warp steps back before a pointwise pass that maps the fill to itself and does not look at the image's statistics;
       a bilinear one only if it moves whole pixels, since a table of an average is no average of tables.
     - with the image's mean as fill no warp merges or steps back: each has a fill of its own.
-    - tables compose, boxes unite; matrices multiply only if the first cannot leave 0..255, where values would be clipped.
+    - tables compose and boxes unite. Colour matrices, kernels and opaque operators stand alone: each rounds to bytes.
     """
     known = facts(plan.choices, plan.choice.device)
     batch, slots = plan.choice.shape
@@ -46,11 +47,10 @@ def schedule(plan: Plan, lowered: Lowered) -> Schedule:
     settings = plan.image
     passable = known.transparent if settings.fill == "black" else known.blind
     passable = passable[plan.choice]
-    whole = _whole(lowered) if settings.resample != "nearest" else torch.ones_like(plan.choice, dtype=torch.bool)
-    bounded = _bounded(lowered, kinds)
+    whole, flips = _whole(lowered, size, settings.resample == "nearest")
     never = torch.zeros(batch, dtype=torch.bool, device=device)
     round_ = torch.full((batch,), -1, dtype=torch.int64, device=device)
-    at, clear, straight, tame = round_.clone(), ~never, ~never, ~never
+    at, clear, flipped = round_.clone(), ~never, ~never
     stage = torch.full_like(plan.choice, -1)
     for s in range(slots):
         kind = kinds[:, s]
@@ -62,41 +62,36 @@ def schedule(plan: Plan, lowered: Lowered) -> Schedule:
             if settings.fill == "mean":
                 warps = never
             else:
-                warps = warps & (whole[:, s] | straight)
-            same = (kind == TONE) | (kind == ERASE) | ((kind == COLOR) & tame)
-            joins = torch.where(kind == WARP, warps, (kind > at) | ((kind == at) & same))
+                warps = warps & (whole[:, s] | flipped)
+            joins = torch.where(kind == WARP, warps, (kind > at) | ((kind == at) & ((kind == TONE) | (kind == ERASE))))
             joins = joins & active & (round_ >= 0)
         opens = active & ~joins
         round_ = round_ + opens
         at = torch.where(opens, kind, torch.where(joins, torch.maximum(at, kind), at))
         is_warp = kind == WARP
         clear = torch.where(opens, True, clear) & (~active | is_warp | passable[:, s])
-        straight = torch.where(opens, True, straight) & (~is_warp | whole[:, s])
-        tame = torch.where(opens, True, tame) & ((kind != COLOR) | bounded[:, s])
+        flipped = torch.where(opens, True, flipped) & (~is_warp | flips[:, s])
         stage[:, s] = torch.where(active, round_ * len(KINDS) + kind, -1)
     last = torch.where(round_ >= 0, round_ * len(KINDS) + at, -1)
     return Schedule(stage, last)
 
 
-def _whole(lowered: Lowered) -> Tensor:
-    """[B, S] bool: the slot's warp maps pixel centres to pixel centres (a flip, a quarter turn, a shift by whole pixels)."""
-    if WARP not in lowered.rows:
-        return torch.ones_like(lowered.place, dtype=torch.bool)
+def _whole(lowered: Lowered, size: tuple[int, int], nearest: bool) -> tuple[Tensor, Tensor]:
+    """Two [B, S] bool: the slot's warp maps pixel centres to pixel centres, and it maps the frame to itself as well.
+
+    With nearest resampling every warp counts as both: it hands on whole pixels and tests every frame by itself.
+    """
+    if nearest or WARP not in lowered.rows:
+        every = torch.ones_like(lowered.place, dtype=torch.bool)
+        return every, every
     matrix = lowered.rows[WARP][:, :2]
     turn = (matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]).abs() == 1
-    flags = (matrix == matrix.round()).flatten(1).all(1) & turn
-    return flags[lowered.place.clamp(max=flags.shape[0] - 1)]
-
-
-def _bounded(lowered: Lowered, kinds: Tensor) -> Tensor:
-    """[B, S] bool: the slot's colour matrix keeps 0..255 within 0..255, so that nothing is clipped."""
-    if COLOR not in lowered.rows:
-        return torch.ones_like(kinds, dtype=torch.bool)
-    matrix = lowered.rows[COLOR]
-    above = matrix[:, :, :3].clamp(min=0).sum(2) * 255 + matrix[:, :, 3] < 256
-    below = matrix[:, :, :3].clamp(max=0).sum(2) * 255 + matrix[:, :, 3] >= 0
-    flags = (above & below).all(1)
-    return flags[lowered.place.clamp(max=flags.shape[0] - 1)]
+    whole = (matrix == matrix.round()).flatten(1).all(1) & turn
+    extent = matrix.new_tensor([size[1], size[0]])
+    first, opposite = matrix[:, :, 2], (matrix[:, :, :2] * extent).sum(2) + matrix[:, :, 2]
+    onto = (torch.minimum(first, opposite) == 0) & (torch.maximum(first, opposite) == extent)
+    place = lowered.place.clamp(max=matrix.shape[0] - 1)
+    return whole[place], (whole & onto.all(1))[place]
 
 
 def describe(stage: int) -> str:

@@ -88,7 +88,7 @@ def autocontrast(histogram: Tensor) -> Tensor:
     value = _wide(levels(histogram))
     low = torch.where(present, value, 255.0).amin(2, keepdim=True)
     high = torch.where(present, value, 0.0).amax(2, keepdim=True)
-    scale = 255.0 / (high - low).clamp(min=1)
+    scale = torch.full_like(high, 255.0).div((high - low).clamp(min=1))  # `255 / x` would round twice
     stretched = (value * scale - low * scale).clamp(0, 255).floor()
     return torch.where(high > low, stretched, value).float()
 
@@ -100,9 +100,9 @@ def equalize(histogram: Tensor) -> Tensor:
     value = _wide(levels(histogram))
     last = torch.where(counts > 0, value, -1.0).amax(2, keepdim=True)
     final = torch.where(value == last, counts, 0.0).sum(2, keepdim=True)
-    step = ((counts.sum(2, keepdim=True) - final) / 255).floor()
+    step = torch.div(counts.sum(2, keepdim=True) - final, 255, rounding_mode="floor")
     before = counts.cumsum(2) - counts + (step / 2).floor()
-    table = (before / step.clamp(min=1)).floor().clamp(0, 255)
+    table = torch.div(before, step.clamp(min=1), rounding_mode="floor").clamp(0, 255)
     return torch.where(step > 0, table, value).float()
 
 
