@@ -36,7 +36,7 @@ def operators(as_json: Json = False) -> None:
         rows = [_operator_facts(item, found) for item in found.operators.values()]
     else:
         rows = [operator_row(item, found) for item in found.operators.values()]
-    show_rows(rows, as_json=as_json)
+    show_rows(rows, as_json=as_json, spare=("source", "options", "from", "kind"))
 
 
 def operator_row(item: Operator, found: Registry) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def policies(as_json: Json = False) -> None:
         except AugkitError as error:  # a plugin's document may be wrong; the others are still worth a list
             row["title"] = f"cannot be used: {str(error).splitlines()[0]}"
         rows.append(row)
-    show_rows(rows, as_json=as_json)
+    show_rows(rows, as_json=as_json, spare=("source", "from"))
 
 
 def losses(as_json: Json = False) -> None:

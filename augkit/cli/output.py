@@ -14,26 +14,41 @@ from rich.table import Table
 from augkit.errors import AugkitError
 
 Row = Mapping[str, Any]
+WRAP = 44  # a column wider than this may be wrapped on a terminal
 
 
-def show_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "none") -> None:
-    """Rows with the same keys, as a table or as JSON."""
+def show_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "none", spare: Sequence[str] = ()) -> None:
+    """Rows with the same keys, as a table or as JSON.
+
+    On a terminal that is too narrow the `spare` columns are left out, the first one first, and named below the table.
+    """
     if as_json:
         show_json(list(rows))
     elif not rows:
         print(empty)
     elif sys.stdout.isatty():
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for i, column in enumerate(rows[0]):
-            table.add_column(column, no_wrap=i == 0, style="cyan" if i == 0 else None, overflow="fold")
-        for row in rows:
-            table.add_row(*(escape(_text(cell)) for cell in row.values()))
-        Console().print(table)
+        _show_table(Console(), [{key: _text(cell) for key, cell in row.items()} for row in rows], list(spare))
     else:
         cells = [list(rows[0]), *([_text(cell) for cell in row.values()] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for line in cells:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _show_table(console: Console, rows: list[dict[str, str]], spare: list[str]) -> None:
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) + 2 for key in rows[0]}
+    hidden = []
+    while spare and sum(min(width, WRAP) for width in widths.values()) > console.width:
+        hidden.append(spare.pop(0))
+        del widths[hidden[-1]]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, key in enumerate(widths):
+        table.add_column(key, no_wrap=widths[key] <= WRAP, style="cyan" if i == 0 else None)
+    for row in rows:
+        table.add_row(*(escape(row[key]) for key in widths))
+    console.print(table)
+    if hidden:
+        console.print(f"[dim]no room for: {', '.join(hidden)}; a wider terminal, a pipe and --json show all[/]")
 
 
 def show_json(value: Any) -> None:
