@@ -1,4 +1,4 @@
-"""Plain data to models: every part of a document is read even when another one is wrong, so that all faults are told."""
+"""Plain data to models: every part of a document is read even when another is wrong, so that all faults are told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,20 @@ from augkit.strategy.model import STATE_AXES, Image, Rule, State
 from augkit.strategy.problems import Place, Problems, hint, shown
 from augkit.strategy.steps import Steps
 
-TOP = ("augkit", "name", "title", "source", "params", "palette", "image", "state", "pipeline", "update", "probes", "views")
+TOP = (
+    "augkit",
+    "name",
+    "title",
+    "source",
+    "params",
+    "palette",
+    "image",
+    "state",
+    "pipeline",
+    "update",
+    "probes",
+    "views",
+)
 UNSUPPORTED = ("probes", "views")
 SIGNALS: dict[str, tuple[str, ...]] = {
     "epoch": (),
@@ -75,7 +88,9 @@ class Builder:
             if key not in data:
                 problems.add((), f'"{key}" is missing{": write augkit: 1" if key == "augkit" else ""}')
         if "augkit" in data and (data["augkit"] != 1 or isinstance(data["augkit"], bool)):
-            problems.add(("augkit",), f"this version of augkit reads documents of version 1, not {shown(data['augkit'])}")
+            problems.add(
+                ("augkit",), f"this version of augkit reads documents of version 1, not {shown(data['augkit'])}"
+            )
         for key in ("name", "title", "source"):
             value = data.get(key, "")
             if value is not None and not isinstance(value, str):
@@ -128,7 +143,9 @@ class Builder:
     def image(self, value: Any) -> None:
         read = self.mapping(value, ("image",))
         fill(Image, read, ("image",), self.problems)
-        merged = fill(Image, {**read, **self.image_overrides}, ("image",), self.problems) if self.image_overrides else None
+        merged = (
+            fill(Image, {**read, **self.image_overrides}, ("image",), self.problems) if self.image_overrides else None
+        )
         made = merged or (fill(Image, read, ("image",), Problems()) if not self.image_overrides else None)
         self.draft.image = made or Image()
 

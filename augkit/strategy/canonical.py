@@ -15,7 +15,7 @@ from typing import Any
 from augkit.operators.base import Choice
 from augkit.registry import Registry
 from augkit.strategy.draft import Draft
-from augkit.strategy.model import BatchStep, Expr, MixStep, Model, OneOfStep, OperatorStep, Step, UseStep
+from augkit.strategy.model import BatchStep, Expr, Model, OneOfStep, OperatorStep, Step, UseStep
 
 
 def canonical(draft: Draft, registry: Registry) -> dict[str, Any]:
@@ -83,5 +83,5 @@ class _Writer:
             ]
             return {"one_of": ways}
         if isinstance(step, BatchStep):
-            return {"batch": [self.value(mix) if isinstance(mix, MixStep) else self.value(mix) for mix in step.mixes]}
+            return {"batch": [self.value(mix) for mix in step.mixes]}
         return {"pick": self.fields(step)}

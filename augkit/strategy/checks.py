@@ -10,7 +10,7 @@ from augkit.errors import ExpressionError
 from augkit.registry import Registry
 from augkit.strategy.build import SIGNALS
 from augkit.strategy.draft import Draft
-from augkit.strategy.expression import AXES, names
+from augkit.strategy.expression import names
 from augkit.strategy.intervals import ANY, Interval, union
 from augkit.strategy.model import (
     BatchStep,
@@ -78,7 +78,7 @@ class Checker:
 
     def initial(self, name: str) -> Scope:
         """For the `init` of a state: what is known before anything was drawn, and other state."""
-        hidden = {signal: "nothing has been counted yet when state begins" for signal in COUNTED}
+        hidden = dict.fromkeys(COUNTED, "nothing has been counted yet when state begins")
         hidden.update(dict.fromkeys(self.registry.signals, hidden["seen"]))
         hidden[name] = "it is what is being set up"
         return replace(
@@ -127,7 +127,9 @@ class Checker:
             return None
         scope = replace(self.base, names={"epochs": ()}, random=False)
         low, high = (ANY if edge is None else self.quiet(edge, scope, ()) for edge in spec.clamp)
-        return clamp(ANY, low if spec.clamp[0] else (-math.inf, -math.inf), high if spec.clamp[1] else (math.inf, math.inf))
+        return clamp(
+            ANY, low if spec.clamp[0] else (-math.inf, -math.inf), high if spec.clamp[1] else (math.inf, math.inf)
+        )
 
     def assigned(self, name: str) -> Iterator[Interval]:
         """Ranges of everything that rules set a state to."""
@@ -212,12 +214,16 @@ class Checker:
         here = (*place, "count")
         if count.high > MAX_COUNT:
             cure = "bound it, as in min(x, 8), or give the state it reads a clamp"
-            self.problems.add(here, f"`{step.count}` can be {count.high:g}, at most {MAX_COUNT} operators are drawn; {cure}")
+            self.problems.add(
+                here, f"`{step.count}` can be {count.high:g}, at most {MAX_COUNT} operators are drawn; {cure}"
+            )
         elif count.high < 0:
             self.problems.add(here, f"`{step.count}` is {interval_text(count)}, but a count is not negative")
         elif not step.replace and self.draft.choices and count.low > len(self.draft.choices):
             have = len(self.draft.choices)
-            self.problems.add(here, f"{count.low:g} operators cannot be drawn from a palette of {have} without replace: true")
+            self.problems.add(
+                here, f"{count.low:g} operators cannot be drawn from a palette of {have} without replace: true"
+            )
 
     def batch(self, step: BatchStep, path: str, scope: Scope) -> None:
         for number, item in enumerate(step.mixes):
@@ -227,7 +233,9 @@ class Checker:
                 continue
             for inner, alternative in enumerate(item.alternatives):
                 inside = f"{at}.one_of[{inner}]"
-                self.weight(alternative.weight, scope, BATCH, f"{inside}.weight", (*self.draft.places[inside], "weight"))
+                self.weight(
+                    alternative.weight, scope, BATCH, f"{inside}.weight", (*self.draft.places[inside], "weight")
+                )
                 self.mix(alternative.mix, f"{inside}.{alternative.mix.kind}", scope)
 
     def mix(self, step: MixStep, path: str, scope: Scope) -> None:
@@ -251,7 +259,9 @@ class Checker:
                 here = (*place, "clamp", number)
                 edges.append(self.expression(edge, scope, (), f"state.{name}.clamp.{side}", here) if edge else None)
             if edges[0] is not None and edges[1] is not None and edges[0].low > edges[1].high:
-                self.problems.add((*place, "clamp"), f"the low end {edges[0].low:g} is above the high end {edges[1].high:g}")
+                self.problems.add(
+                    (*place, "clamp"), f"the low end {edges[0].low:g} is above the high end {edges[1].high:g}"
+                )
 
     def lets(self, rule: Rule, number: int | None) -> tuple[Scope, None]:
         """The scope of a rule: with its `let` names, checked (and reported, where `number` is given) one by one."""
@@ -311,7 +321,7 @@ def reads_of(draft: Draft, typed: Mapping[str, Typed]) -> frozenset[str]:
 def needs_of(draft: Draft, typed: Mapping[str, Typed], registry: Registry) -> frozenset[str]:
     """What must be given to run the strategy, see `Strategy.needs`."""
     own = frozenset[str]().union(*(one.reads for one in typed.values()))
-    axes = {axis for spec in draft.state.values() for axis in spec.axes}
+    axes: set[str] = {axis for spec in draft.state.values() for axis in spec.axes}
     axes |= {axis for one in typed.values() for part in one.parts for axis in (*part.axes, part.axis)}
     found = {
         "class_counts": own & {"class_count", "class_rank"},
@@ -322,5 +332,4 @@ def needs_of(draft: Draft, typed: Mapping[str, Typed], registry: Registry) -> fr
         "observe": own & {"correct", "seen", "loss", *registry.signals},
         "val": own & {"val_correct", "val_seen"},
     }
-    assert axes <= {*AXES, ""}
     return frozenset(name for name, needed in found.items() if needed).union(*(s.needs for s in nested(draft.pipeline)))

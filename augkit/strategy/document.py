@@ -62,7 +62,9 @@ class _Loading:
     chain: tuple[str, ...] = ()
     done: dict[tuple[Any, ...], Strategy] = field(default_factory=dict)
 
-    def load(self, source: str | Path | Mapping[str, Any], params: Mapping[str, Any], image: Mapping[str, Any]) -> Strategy:
+    def load(
+        self, source: str | Path | Mapping[str, Any], params: Mapping[str, Any], image: Mapping[str, Any]
+    ) -> Strategy:
         if isinstance(source, Mapping):
             return self.strategy(read_mapping(source), params, image)
         if isinstance(source, Path) or (isinstance(source, str) and is_path(source)):
@@ -99,7 +101,9 @@ class _Loading:
         if self.folder is None:
             raise DocumentError("a path works only in a document that came from a path itself; give a registered name")
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name or ":" in name:
-            raise DocumentError(f"the path {shown(name)} must be relative, with / and without .., to this document's folder")
+            raise DocumentError(
+                f"the path {shown(name)} must be relative, with / and without .., to this document's folder"
+            )
         return self.folder / name
 
     def strategy(self, source: Source, params: Mapping[str, Any], image: Mapping[str, Any]) -> Strategy:

@@ -61,7 +61,9 @@ class Context:
     use: Use
 
 
-def fill(model: type[M], data: Any, place: Place, problems: Problems, *, given: Mapping[str, Any] | None = None) -> M | None:
+def fill(
+    model: type[M], data: Any, place: Place, problems: Problems, *, given: Mapping[str, Any] | None = None
+) -> M | None:
     """A model from a mapping; None, with every fault noted, if that cannot be.
 
     Args:

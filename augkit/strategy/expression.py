@@ -1,45 +1,34 @@
 """Expressions: text to an immutable tree, and back.
 
-Numbers, names, arithmetic, comparisons, `and or not`, indexing with an image's own `y`, `index` or `group`, and calls to
-a fixed list of functions (`functions.py`). The reader is written by hand and knows nothing else: there are no attributes,
-strings, comprehensions or imports to refuse, and text is never given to Python. What the names mean is `typing.py`'s.
+Numbers, names, arithmetic, comparisons, `and or not`, indexing with an image's own `y`, `index` or `group`, and calls
+to a fixed list of functions (`functions.py`). The reader is written by hand and knows nothing else: there are no
+attributes, strings, comprehensions or imports to refuse, and text is never given to Python. What the names mean is
+the business of `typing.py`.
 
     or < and < not < == != < <= > >= < + - < * / // % < -x < ** (from the right), as in Python
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Union
+from typing import Any
 
 from augkit.errors import ExpressionError
+from augkit.strategy.tokens import Token, checked_number, tokens
 
 MAX_NODES = 500
 MAX_DEPTH = 32
 MAX_TEXT = 10_000
-MAX_NUMBER = 1e30
-"""Larger numbers would not survive arithmetic in float32."""
 
 AXES = ("batch", "picks", "samples", "groups", "classes", "levels", "ops")
 """Every named axis, in the order of a value's dims."""
 
-DIGITS = "0123456789"
 INDEXES = ("y", "index", "group")
 WORDS = ("and", "or", "not")
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 BINARY = {"or": 1, "and": 2, **dict.fromkeys(COMPARISONS, 4), "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6, "**": 8}
 UNARY = {"not": 3, "-": 7, "+": 7}
-_SYMBOLS = ("**", "//", "==", "!=", "<=", ">=", *"+-*/%<>()[],=.")
-_STRANGERS = {
-    "^": "write a power as `**`",
-    "&": "write `and`",
-    "|": "write `or`",
-    "!": "write `not`",
-    '"': "there are no strings in an expression",
-    "'": "there are no strings in an expression",
-}
 
 
 @dataclass(frozen=True)
@@ -96,14 +85,7 @@ class Call:
     column: int = field(default=0, compare=False)
 
 
-Node = Union[Number, Name, Unary, Binary, Index, Call]
-
-
-class Token(NamedTuple):
-    kind: str
-    """`number`, `name`, `symbol` or `end`."""
-    text: str
-    column: int
+Node = Number | Name | Unary | Binary | Index | Call
 
 
 def parse(source: str | int | float | bool) -> Node:
@@ -116,7 +98,7 @@ def parse(source: str | int | float | bool) -> Node:
         ExpressionError: with the column, for anything that is no expression or breaks a limit.
     """
     if isinstance(source, (bool, int, float)):
-        value = _checked(source, 0)
+        value = checked_number(source, 0)
         return Number(value) if value >= 0 else Unary("-", Number(-value))
     if not isinstance(source, str):
         raise ExpressionError(f"expected a number or an expression, not {_kind(source)}")
@@ -139,9 +121,13 @@ class _Parser:
             raise ExpressionError("the expression is empty", column=0)
         node = self.expression(0)
         if self.token.kind != "end":
-            raise ExpressionError(f"expected an operator or the end, found `{self.token.text}`", column=self.token.column)
+            raise ExpressionError(
+                f"expected an operator or the end, found `{self.token.text}`", column=self.token.column
+            )
         if depth(node) > MAX_DEPTH:
-            raise ExpressionError(f"the expression nests more than {MAX_DEPTH} deep; name its parts with `let`", column=0)
+            raise ExpressionError(
+                f"the expression nests more than {MAX_DEPTH} deep; name its parts with `let`", column=0
+            )
         return node
 
     def advance(self) -> Token:
@@ -162,7 +148,9 @@ class _Parser:
     def count(self, node: Node) -> Node:
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise ExpressionError(f"an expression has at most {MAX_NODES} parts; name some with `let`", column=node.column)
+            raise ExpressionError(
+                f"an expression has at most {MAX_NODES} parts; name some with `let`", column=node.column
+            )
         return node
 
     def expression(self, minimum: int) -> Node:
@@ -209,7 +197,7 @@ class _Parser:
     def atom(self) -> Node:
         token = self.advance()
         if token.kind == "number":
-            return self.count(Number(_checked(token.text, token.column), token.column))
+            return self.count(Number(checked_number(token.text, token.column), token.column))
         if token.kind == "name" and token.text not in WORDS:
             if self.accept("("):
                 return self.call(token)
@@ -244,81 +232,6 @@ class _Parser:
         if token.kind != "name":
             raise ExpressionError("`over=` takes the name of an axis", column=token.column)
         return token.text
-
-
-def tokens(text: str) -> Iterator[Token]:
-    """Numbers, names and symbols of a text, then `end`.
-
-    Raises:
-        ExpressionError: for a character that no expression has.
-    """
-    at = 0
-    while at < len(text):
-        start, letter = at, text[at]
-        if letter in " \t\r\n":
-            at += 1
-            continue
-        if not letter.isascii():
-            raise ExpressionError(
-                f"`{letter}` (U+{ord(letter):04X}) is not ASCII; retype it, it may only look like a plain character", column=at
-            )
-        if letter in DIGITS or (letter == "." and _digits(text, at + 1) > at + 1):
-            at = _number_end(text, at)
-            yield Token("number", text[start:at], start)
-        elif letter.isalpha() or letter == "_":
-            while at < len(text) and text[at].isascii() and (text[at].isalnum() or text[at] == "_"):
-                at += 1
-            yield _name(text[start:at], start)
-        else:
-            symbol = next((symbol for symbol in _SYMBOLS if text.startswith(symbol, at)), None)
-            if symbol is None:
-                raise ExpressionError(f"`{letter}` has no meaning here{_hint(letter)}", column=at)
-            at += len(symbol)
-            yield Token("symbol", symbol, start)
-    yield Token("end", "", len(text))
-
-
-def _hint(letter: str) -> str:
-    return f": {_STRANGERS[letter]}" if letter in _STRANGERS else ""
-
-
-def _name(text: str, column: int) -> Token:
-    if text.startswith("_"):
-        raise ExpressionError(f"`{text[:40]}`: names begin with a letter", column=column)
-    if text.lower() in ("nan", "inf", "infinity"):
-        raise ExpressionError(f"`{text}` is not a number that an expression may hold", column=column)
-    return Token("name", text, column)
-
-
-def _number_end(text: str, at: int) -> int:
-    start = at
-    at = _digits(text, at)
-    if text[at : at + 1] == ".":
-        at = _digits(text, at + 1)
-    if text[at : at + 1] in ("e", "E"):
-        exponent = at + 2 if text[at + 1 : at + 2] in ("+", "-") else at + 1
-        end = _digits(text, exponent)
-        at = end if end > exponent else at
-    if text[at : at + 1].isalpha() or text[at : at + 1] in ("_", "."):
-        raise ExpressionError(f"`{text[start : at + 1][-40:]}` is not a number", column=start)
-    return at
-
-
-def _digits(text: str, at: int) -> int:
-    while at < len(text) and text[at] in DIGITS:
-        at += 1
-    return at
-
-
-def _checked(source: str | float, column: int) -> float:
-    try:
-        value = float(source)
-    except OverflowError:
-        value = math.inf
-    if not abs(value) <= MAX_NUMBER:
-        what = "NaN is not a number" if value != value else f"a number may be at most {MAX_NUMBER:g} in size"
-        raise ExpressionError(what, column=column)
-    return value
 
 
 def _kind(value: Any) -> str:
@@ -385,7 +298,10 @@ def _text(node: Node, outer: int) -> str:
     if isinstance(node, Index):
         return f"{_text(node.operand, 9)}[{node.key}]"
     if isinstance(node, Unary):
-        power, written = UNARY[node.op], f"{node.op}{' ' if node.op == 'not' else ''}{_text(node.operand, UNARY[node.op])}"
+        power, written = (
+            UNARY[node.op],
+            f"{node.op}{' ' if node.op == 'not' else ''}{_text(node.operand, UNARY[node.op])}",
+        )
     else:
         power = BINARY[node.op]
         low, high = (power + 1, UNARY["-"]) if node.op == "**" else (power + (power == 4), power + 1)

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable
 
 from augkit.errors import ExpressionError
-from augkit.strategy.expression import MAX_NUMBER, Binary, Call, Node, Number, Unary, children, rebuild, text
+from augkit.strategy.expression import Binary, Call, Node, Number, Unary, children, rebuild, text
+from augkit.strategy.tokens import MAX_NUMBER
 
 
 def power(base: float, exponent: float) -> float:

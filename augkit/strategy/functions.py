@@ -29,9 +29,9 @@ Shape = Literal["each", "reduce", "along", "onehot"]
 class Function:
     """One function of the expression language.
 
-    `shape` says what happens to axes: `each` works element by element on all arguments, `reduce` removes the axis named
-    by `over` from its first argument, `along` works along that axis and keeps it, `onehot` adds it. `draws` functions are
-    random: one value for each element of what they are assigned to.
+    `shape` says what happens to axes: `each` works element by element on all arguments, `reduce` removes the axis
+    named by `over` from its first argument, `along` works along it and keeps it, `onehot` adds it. Functions that draw
+    are random: one value for each element of what they are assigned to.
     """
 
     name: str
@@ -54,8 +54,14 @@ def _f(
     return Function(signature.partition("(")[0], signature, meaning, shape, least, most, interval, draws)
 
 
+def _schedule(signature: str, meaning: str) -> Function:
+    return _f(signature, meaning, "each", 3, 3, lambda a, n: union(a[0], a[1]))
+
+
 _TABLE = (
-    _f("where(condition, a, b)", "a where the condition is not 0, else b", "each", 3, 3, lambda a, n: union(a[1], a[2])),
+    _f(
+        "where(condition, a, b)", "a where the condition is not 0, else b", "each", 3, 3, lambda a, n: union(a[1], a[2])
+    ),
     _f("min(a, b, ...)", "the smallest; min(x, over=axis) along an axis", "each", 2, _MANY, extreme(min)),
     _f("max(a, b, ...)", "the largest; max(x, over=axis) along an axis", "each", 2, _MANY, extreme(max)),
     _f("clip(x, low, high)", "x, not below low and not above high", "each", 3, 3, clipped),
@@ -115,12 +121,20 @@ _TABLE = (
         draws=True,
     ),
     _f("beta(a, b)", "a random number of the beta distribution", "each", 2, 2, lambda a, n: TRUTH, draws=True),
-    _f("dirichlet(a, over=axis)", "random shares that sum to 1 along the axis", "along", 1, 1, lambda a, n: TRUTH, draws=True),
+    _f(
+        "dirichlet(a, over=axis)",
+        "random shares that sum to 1 along the axis",
+        "along",
+        1,
+        1,
+        lambda a, n: TRUTH,
+        draws=True,
+    ),
     _f("permutation(over=axis)", "the positions of the axis in random order", "along", 0, 0, positions, draws=True),
-    _f("linear(start, stop, progress)", "start at progress 0, stop from 1 on, straight between", *_SCHEDULE),
-    _f("cosine(start, stop, progress)", "the same along half a cosine", *_SCHEDULE),
-    _f("step(start, stop, progress)", "start before progress 1, stop from there on", *_SCHEDULE),
-    _f("cyclic(start, stop, progress)", "start at each whole progress, stop halfway, straight between", *_SCHEDULE),
+    _schedule("linear(start, stop, progress)", "start at progress 0, stop from 1 on, straight between"),
+    _schedule("cosine(start, stop, progress)", "the same along half a cosine"),
+    _schedule("step(start, stop, progress)", "start before progress 1, stop from there on"),
+    _schedule("cyclic(start, stop, progress)", "start at each whole progress, stop halfway, straight between"),
 )
 FUNCTIONS: dict[str, Function] = {function.name: function for function in _TABLE}
 """Every function by name, in the order of the documentation."""

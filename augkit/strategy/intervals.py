@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Optional
 
 from augkit.strategy.folding import SCALAR, power
 
 Interval = tuple[float, float]
-Size = Optional[int]
+Size = int | None
 """Length of the axis a function works along, None when it is only known once there are data."""
 
 ANY: Interval = (-math.inf, math.inf)

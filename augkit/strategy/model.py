@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PrivateAttr
 from pydantic_core import PydanticCustomError, core_schema
@@ -187,7 +187,7 @@ class BatchStep(Model):
     mixes: tuple[MixStep | OneOfMix, ...]
 
 
-Step = Union[OperatorStep, PickStep, OneOfStep, UseStep, BatchStep]
+Step = OperatorStep | PickStep | OneOfStep | UseStep | BatchStep
 
 
 class Rule(Model):
@@ -206,10 +206,14 @@ class Strategy(Model):
     name: str = Field(description="what others call it")
     title: str = Field("", description="one line for people")
     source: str = Field("", description="paper and year, or where it comes from")
-    params: dict[str, bool | int | float] = Field({}, description="numbers that expressions may name and a user may override")
+    params: dict[str, bool | int | float] = Field(
+        {}, description="numbers that expressions may name and a user may override"
+    )
     palette: str | tuple[Any, ...] | None = Field(None, description="the operators a pick draws from, in order")
     image: Image = Field(Image(), description="how pixels are treated")
-    state: dict[str, State] = Field({}, description="learned values, in an order in which each `init` finds what it reads")
+    state: dict[str, State] = Field(
+        {}, description="learned values, in an order in which each `init` finds what it reads"
+    )
     pipeline: tuple[Step, ...] = Field((), description="what happens to each image, in order")
     update: tuple[Rule, ...] = Field((), description="how state changes between epochs")
     probes: dict[str, Any] = Field({}, description="not supported yet")

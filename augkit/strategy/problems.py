@@ -32,9 +32,7 @@ class Problems:
         Raises:
             TooManyError: this was one too many.
         """
-        self.found.append(
-            DocumentError(message, file=self.file, line=line or self.line(place), path=path_text(place))
-        )
+        self.found.append(DocumentError(message, file=self.file, line=line or self.line(place), path=path_text(place)))
         if len(self.found) >= MOST:
             raise TooManyError
 
@@ -83,5 +81,7 @@ def shown(value: Any) -> str:
         return "a list"
     if value is None:
         return "nothing"
-    written = json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool, int, float)) else type(value).__name__
+    written = (
+        json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool, int, float)) else type(value).__name__
+    )
     return written if len(written) <= 60 else written[:57] + "..."

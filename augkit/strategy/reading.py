@@ -1,7 +1,8 @@
-"""Documents as plain data with line numbers: YAML 1.2 and JSON, read event by event with every limit checked on the way.
+"""Documents as plain data with line numbers: YAML 1.2 and JSON, read event by event, with every limit checked on
+the way.
 
-No tags, anchors or aliases, no duplicate keys, one document a file. Numbers and truth values are those of YAML 1.2's core
-schema: `2e-4` and `010` (ten) are numbers, `no`, `yes`, `on` and `off` are text. JSON is read as the YAML it also is.
+No tags, anchors or aliases, no duplicate keys, one document a file. Numbers and truth values are those of YAML 1.2's
+core schema: `2e-4` and `010` (ten) are numbers, `no`, `yes`, `on` and `off` are text. JSON is read as the YAML it also is.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class _Builder:
 
     def build(self, events: Iterator[yaml.Event]) -> Any:
         for event in events:
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             if isinstance(event, yaml.DocumentStartEvent):
                 self.documents += 1
                 if self.documents > 1:
@@ -137,10 +138,9 @@ class _Builder:
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise self.fault(f"a document has at most {MAX_NODES} parts, this has more", line)
-        if isinstance(event, yaml.AliasEvent):
-            raise self.fault(f"aliases are not allowed: *{event.anchor[:40]}; write the part out", line)
         if event.anchor is not None:
-            raise self.fault(f"anchors are not allowed: &{event.anchor[:40]}", line)
+            what = "aliases are not allowed: *" if isinstance(event, yaml.AliasEvent) else "anchors are not allowed: &"
+            raise self.fault(f"{what}{event.anchor[:40]}; write the part out", line)
         tag = getattr(event, "tag", None)
         if tag is not None and tag != "!":
             raise self.fault(f"tags are not allowed: {tag[:60]}", line)
@@ -166,11 +166,11 @@ class _Builder:
     def begin_entry(self, level: _Level, event: yaml.NodeEvent, line: int) -> None:
         if not isinstance(event, yaml.ScalarEvent):
             raise self.fault("a key is a name, not a list or a mapping", line)
-        key = event.value
+        key: str = event.value
+        place: Place = (*level.place, key)
         if key in level.data:
-            first = self.source.lines.get((*level.place, key))
-            self.problems.add((*level.place, key), f"the key {shown(key)} was given before, in line {first}", line)
-        self.source.lines[(*level.place, key)] = line
+            self.problems.add(place, f"the key {shown(key)} was given before, in line {self.source.lines[place]}", line)
+        self.source.lines[place] = line
         level.key = key
 
     @staticmethod
@@ -254,4 +254,6 @@ def _number(value: Any, place: Place) -> Any:
         if not math.isfinite(value):
             raise DocumentError(f"{value} is not a number that a document may hold", path=path_text(place))
         return float(value)
-    raise DocumentError(f"a document holds text, numbers, lists and mappings, not {shown(value)}", path=path_text(place))
+    raise DocumentError(
+        f"a document holds text, numbers, lists and mappings, not {shown(value)}", path=path_text(place)
+    )

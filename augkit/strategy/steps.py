@@ -120,7 +120,9 @@ class Steps:
                 options[key] = self.option(operator, key, value, where)
             else:
                 self.problems.unknown(where, key, (*more, *own, *operator.options))
-        return Choice(operator, float(low), float(high), signed, options) if len(self.problems.found) == before else None
+        return (
+            Choice(operator, float(low), float(high), signed, options) if len(self.problems.found) == before else None
+        )
 
     def flag(self, value: Any, place: Place) -> bool:
         if not isinstance(value, bool):
@@ -197,10 +199,8 @@ class Steps:
         if name in ("branches", "views", "probes"):
             self.problems.add(inner, f"{name} are not supported by this version of augkit yet; leave them out")
             return []
-        if name in readers:
-            step = readers[name](body, inner, where)
-        else:
-            step = self.operator_step(name, body, inner, where)
+        read = readers.get(name)
+        step = read(body, inner, where) if read else self.operator_step(name, body, inner, where)
         return [] if step is None else [step]
 
     def operator_step(self, name: str, body: Any, place: Place, where: str) -> OperatorStep | None:
@@ -315,7 +315,9 @@ class Steps:
             factor = f"uniform({Expr.of(max(0.0, 1 - amount))}, {Expr.of(1 + amount)})"
             at = f"{path}[{position + len(made)}]"
             self.draft.places[at] = where
-            made.append(OperatorStep(choice=Choice(operator, operator.low or 0.0, operator.high or 0.0), value=Expr.of(factor)))
+            made.append(
+                OperatorStep(choice=Choice(operator, operator.low or 0.0, operator.high or 0.0), value=Expr.of(factor))
+            )
         return made
 
     # -- mixing -------------------------------------------------------------------------------------------------

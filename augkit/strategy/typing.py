@@ -1,7 +1,7 @@
 """The static check of an expression: names, axes, arguments, and the range of its value, before anything runs.
 
-Its result is the tree that `evaluate.py` walks: constants folded, each part with its own axes, each random call with its
-site. Axes broadcast by name; what an expression is assigned to says which axes it may have (`want`), and a random call
+Its result is the tree that `evaluate.py` walks: constants folded, each part with its own axes, each random call with
+its site. Axes broadcast by name; what an expression is assigned to says which axes it may have (`want`), and a random call
 draws one value for each element of that.
 """
 
@@ -12,7 +12,19 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from augkit.errors import ExpressionError, nearest
-from augkit.strategy.expression import AXES, INDEXES, Binary, Call, Index, Name, Node, Number, Unary, substitute
+from augkit.strategy.expression import (
+    AXES,
+    INDEXES,
+    Binary,
+    Call,
+    Index,
+    Name,
+    Node,
+    Number,
+    Unary,
+    children,
+    substitute,
+)
 from augkit.strategy.folding import fold
 from augkit.strategy.functions import FUNCTIONS, Function
 from augkit.strategy.intervals import ANY, OPERATIONS, Interval, clipped
@@ -140,18 +152,21 @@ class _Checker:
             return self.index(node, want)
         if isinstance(node, Call):
             return self.call(node, want)
-        if isinstance(node, Binary):
-            operator, parts = node.op, (node.left, node.right)
-        else:
-            operator, parts = ("not" if node.op == "not" else "neg"), (node.operand,)
+        operator = node.op if isinstance(node, Binary) or node.op == "not" else "neg"
         if isinstance(node, Unary) and node.op == "+":
             return self.check(node.operand, want)
-        arguments = tuple(self.check(part, want) for part in parts)
-        return self.combine(operator, arguments)
+        arguments = tuple(self.check(part, want) for part in children(node))
+        axes = self.sized(_union(arguments), node.column)
+        low, high = OPERATIONS[operator]([(part.low, part.high) for part in arguments], None)
+        return Typed("call", operator, axes, *_sane(low, high), arguments)
 
-    def combine(self, name: str, arguments: tuple[Typed, ...]) -> Typed:
-        low, high = OPERATIONS[name]([(part.low, part.high) for part in arguments], None)
-        return Typed("call", name, _union(arguments), *_sane(low, high), arguments)
+    def sized(self, axes: Axes, column: int) -> Axes:
+        """Refuse what would be as large as the data set times something else."""
+        if "samples" in axes and len(axes) > 1:
+            others = ", ".join(axis for axis in axes if axis != "samples")
+            cure = "take the image's own with [index]" if "batch" in axes else "reduce one of them first"
+            raise ExpressionError(f"a value for each of samples and {others} is too large; {cure}", column=column)
+        return axes
 
     def name(self, node: Name) -> Typed:
         scope = self.scope
@@ -184,7 +199,8 @@ class _Checker:
         self.indexing = outer
         if axis not in operand.axes:
             raise ExpressionError(
-                f"`[{node.key}]` needs a value with the axis {axis}, this has {_listed(operand.axes)}", column=node.column
+                f"`[{node.key}]` needs a value with the axis {axis}, this has {_listed(operand.axes)}",
+                column=node.column,
             )
         if "batch" in operand.axes:
             raise ExpressionError(f"`[{node.key}]` of a value that belongs to one image already", column=node.column)
@@ -204,7 +220,7 @@ class _Checker:
             self.need_axis(axis, node.column)
         site = self.site(node) if function.draws else ""
         arguments = self.arguments(function, given, axis, want)
-        axes = self.axes(node, function, arguments, axis, want)
+        axes = self.sized(self.axes(node, function, arguments, axis, want), node.column)
         ranges = [(part.low, part.high) for part in arguments]
         low, high = _sane(*function.interval(ranges, self.scope.sizes.get(axis)))
         _check_ranges(node, function, ranges)
@@ -215,7 +231,8 @@ class _Checker:
             raise ExpressionError(f'there is no axis "{axis[:60]}".{_hint(axis, self.scope.axes)}', column=column)
         if axis in ("batch", "picks"):
             raise ExpressionError(
-                f"nothing works along the axis {axis}: an image may not depend on what else is in its batch", column=column
+                f"nothing works along the axis {axis}: an image may not depend on what else is in its batch",
+                column=column,
             )
         if axis not in self.scope.axes:
             why = "the strategy has no palette" if axis == "ops" else "this document has none"
@@ -223,7 +240,9 @@ class _Checker:
 
     def site(self, node: Call) -> str:
         if not self.scope.random:
-            raise ExpressionError(f"`{node.function}` is random, and nothing random is allowed here", column=node.column)
+            raise ExpressionError(
+                f"`{node.function}` is random, and nothing random is allowed here", column=node.column
+            )
         if self.indexing:
             raise ExpressionError(
                 f"`{node.function}` is random and may not be indexed; draw it into a state first", column=node.column
@@ -247,15 +266,19 @@ class _Checker:
             first = number == 0 and function.shape != "onehot"
             if axis and first and axis not in part.axes and not function.draws:
                 raise ExpressionError(
-                    f"`{function.signature}`: the value has no axis {axis}, it has {_listed(part.axes)}", column=node.column
+                    f"`{function.signature}`: the value has no axis {axis}, it has {_listed(part.axes)}",
+                    column=node.column,
                 )
             if axis and not first and axis in part.axes:
                 what = "the position" if function.shape == "onehot" else "the second argument"
-                raise ExpressionError(f"`{function.signature}`: {what} may not have the axis {axis}", column=node.column)
+                raise ExpressionError(
+                    f"`{function.signature}`: {what} may not have the axis {axis}", column=node.column
+                )
         if function.name == "categorical" and axis not in axes:
             raise ExpressionError(f"`{function.signature}`: the weight has no axis {axis}", column=node.column)
         if function.draws:
             axes |= set(want or ())
+            self.sized(ordered(axes | {axis}), node.column)
         axes = axes - {axis} if function.shape == "reduce" else axes | ({axis} if axis else set())
         return ordered(axes)
 
@@ -279,7 +302,9 @@ def _form(node: Call, function: Function) -> tuple[Function, str, tuple[Node, ..
 def _check_ranges(node: Call, function: Function, ranges: Sequence[Interval]) -> None:
     """Arguments that cannot be meant."""
     if function.name == "randint" and ranges[1][1] <= ranges[0][0]:
-        raise ExpressionError("`randint(low, high)` draws below high, so high must be larger than low", column=node.column)
+        raise ExpressionError(
+            "`randint(low, high)` draws below high, so high must be larger than low", column=node.column
+        )
     if function.name == "bernoulli" and (ranges[0][0] > 1 or ranges[0][1] < 0):
         raise ExpressionError(f"`bernoulli(p)`: p is {_interval(ranges[0])}, never within 0..1", column=node.column)
     if function.name in ("beta", "dirichlet") and any(high <= 0 for _, high in ranges):

@@ -1,0 +1,191 @@
+"""A strategy in plain English: what happens to an image, what is learned, and what it needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from augkit.operators.base import Choice
+from augkit.strategy.expression import number_text
+from augkit.strategy.model import (
+    BatchStep,
+    Expr,
+    MixStep,
+    OneOfMix,
+    OneOfStep,
+    OperatorStep,
+    PickStep,
+    Rule,
+    State,
+    Step,
+    Strategy,
+    UseStep,
+)
+from augkit.strategy.typing import Typed
+
+_NEEDS = {
+    "class_counts": "the number of images of each class",
+    "epochs": "the planned number of epochs",
+    "index": "each image's index in the data set",
+    "group": "each image's group",
+    "pool": "a pool of training images",
+    "observe": "the model's answers (observe)",
+    "val": "the model's answers on validation images",
+}
+_ONE = {"classes": "class", "ops": "operator", "groups": "group", "samples": "sample"}
+MOST_ALTERNATIVES = 30
+
+
+def words(strategy: Strategy) -> str:
+    """Several lines: title, source, steps, palette, state, rules, needs and cost."""
+    lines = [f"{strategy.name}: {strategy.title}" if strategy.title else strategy.name]
+    if strategy.source:
+        lines.append(f"source: {strategy.source}")
+    if strategy.params:
+        lines.append("params: " + ", ".join(f"{name} = {_plain(value)}" for name, value in strategy.params.items()))
+    lines += [
+        "each image:",
+        *(f"  {line}" for line in _steps(strategy, strategy.pipeline, "pipeline") or ["stays as it is"]),
+    ]
+    if strategy.choices:
+        lines += [f"palette of {len(strategy.choices)}:", *(f"  {_choice(choice)}" for choice in strategy.choices)]
+    lines += _section("state:", (_state(name, state) for name, state in strategy.state.items()))
+    lines += _section("rules:", (_rule(rule) for rule in strategy.update))
+    if strategy.needs:
+        lines.append("needs: " + ", ".join(_NEEDS[need] for need in sorted(strategy.needs)))
+    most = most_operators(strategy)
+    lines.append(f"cost: at most {_number(most, 'operator')} an image" + (", and mixing" if strategy.mixes else ""))
+    return "\n".join(lines)
+
+
+def most_operators(strategy: Strategy, steps: Iterable[Step] | None = None, path: str = "pipeline") -> int:
+    """How many operators one image can meet at most, those of strategies in use included."""
+    total = 0
+    for number, step in enumerate(strategy.pipeline if steps is None else steps):
+        where = f"{path}[{number}]"
+        if isinstance(step, PickStep):
+            count = max(0, math.ceil(strategy.typed[f"{where}.pick.count"].high))
+            total += count if step.replace else min(count, len(strategy.choices))
+        elif isinstance(step, OneOfStep):
+            total += max(
+                most_operators(strategy, way.steps, f"{where}.one_of[{k}].steps")
+                for k, way in enumerate(step.alternatives)
+            )
+        elif isinstance(step, UseStep):
+            total += most_operators(step.strategy)
+        elif isinstance(step, OperatorStep):
+            total += 1
+    return total
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    found = [f"  {line}" for line in lines]
+    return [title, *found] if found else []
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}" + ("" if count == 1 else "s")
+
+
+def _plain(value: bool | int | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else number_text(float(value))
+
+
+def _said(source: Expr, typed: Typed) -> str:
+    """An expression, or its value if it can only have one."""
+    return str(source) if typed.constant is None else number_text(round(typed.constant, 4))
+
+
+def _chance(source: Expr, typed: Typed) -> str:
+    return "" if typed.constant == 1 else f" with probability {_said(source, typed)}"
+
+
+def _choice(choice: Choice) -> str:
+    operator = choice.operator
+    parts = [operator.name]
+    if operator.has_value:
+        sign = ", either sign" if choice.signed else ""
+        parts.append(f"{choice.low:.4g} to {choice.high:.4g} {operator.unit}{sign}")
+    parts += [f"{name} {value}" for name, value in choice.options.items()]
+    return " ".join(parts[:2]) + (f" ({', '.join(parts[2:])})" if parts[2:] else "")
+
+
+def _steps(strategy: Strategy, steps: Iterable[Step], path: str) -> list[str]:
+    return [line for number, step in enumerate(steps) for line in _step(strategy, step, f"{path}[{number}]")]
+
+
+def _step(strategy: Strategy, step: Step, path: str) -> Iterator[str]:
+    typed = strategy.typed
+    if isinstance(step, OperatorStep):
+        yield _operator(strategy, step, f"{path}.{step.choice.operator.name}")
+    elif isinstance(step, PickStep):
+        yield from _pick(strategy, step, f"{path}.pick")
+    elif isinstance(step, UseStep):
+        yield f"meets the strategy {step.strategy.name}{_chance(step.p, typed[f'{path}.use.p'])}"
+    elif isinstance(step, BatchStep):
+        for number, mix in enumerate(step.mixes):
+            yield _mix(strategy, mix, f"{path}.batch[{number}]")
+    else:
+        yield f"goes one of {len(step.alternatives)} ways:"
+        for number, way in enumerate(step.alternatives[:MOST_ALTERNATIVES]):
+            at = f"{path}.one_of[{number}]"
+            weight = typed[f"{at}.weight"]
+            share = "" if weight.constant == 1 else f" (weight {_said(way.weight, weight)})"
+            yield "  - " + (", then ".join(_steps(strategy, way.steps, f"{at}.steps")) or "stays as it is") + share
+        if len(step.alternatives) > MOST_ALTERNATIVES:
+            yield f"  ... and {len(step.alternatives) - MOST_ALTERNATIVES} more"
+
+
+def _operator(strategy: Strategy, step: OperatorStep, path: str) -> str:
+    amount = ""
+    if step.value is not None:
+        amount = f" of {_said(step.value, strategy.typed[f'{path}.value'])} {step.choice.operator.unit}".rstrip()
+    elif step.strength is not None:
+        amount = f" at strength {_said(step.strength, strategy.typed[f'{path}.strength'])}"
+    return f"{step.choice.operator.name}{amount}{_chance(step.p, strategy.typed[f'{path}.p'])}"
+
+
+def _pick(strategy: Strategy, step: PickStep, path: str) -> Iterator[str]:
+    typed = strategy.typed
+    count = typed[f"{path}.count"]
+    how = "one operator" if count.constant == 1 else f"{_said(step.count, count)} operators"
+    again = ", the same one more than once if so drawn" if step.replace and count.constant != 1 else ""
+    yield f"draws {how} from the palette{_chance(step.p, typed[f'{path}.p'])}{again}"
+    yield f"  at strength {_said(step.strength, typed[f'{path}.strength'])}"
+    if step.weights is not None:
+        yield f"  weighted by {step.weights}"
+    if typed[f"{path}.each_p"].constant != 1:
+        yield f"  each applied{_chance(step.each_p, typed[f'{path}.each_p'])}"
+    if step.order == "palette":
+        yield "  in the order of the palette"
+
+
+def _mix(strategy: Strategy, mix: MixStep | OneOfMix, path: str) -> str:
+    typed = strategy.typed
+    if isinstance(mix, OneOfMix):
+        ways = []
+        for number, way in enumerate(mix.alternatives):
+            at = f"{path}.one_of[{number}]"
+            ways.append(f"{_mix(strategy, way.mix, at)} (weight {_said(way.weight, typed[f'{at}.weight'])})")
+        return ", or ".join(ways)
+    path = f"{path}.{mix.kind}"
+    partner = "an image of the pool" if mix.partner == "pool" else "another of its batch"
+    weights = f", partners weighted by {mix.weights}" if mix.weights is not None else ""
+    alpha = _said(mix.alpha, typed[f"{path}.alpha"])
+    return f"{mix.kind} with {partner}{_chance(mix.p, typed[f'{path}.p'])}, shares from beta({alpha}, {alpha}){weights}"
+
+
+def _state(name: str, state: State) -> str:
+    axes = " and ".join(_ONE[axis] for axis in state.axes)
+    low, high = state.clamp or (None, None)
+    bounds = [f"at least {low}" if low is not None else "", f"at most {high}" if high is not None else ""]
+    kept = ", ".join(bound for bound in bounds if bound)
+    return f"{name}{f' for each {axes}' if axes else ''} begins as {state.init}{f', {kept}' if kept else ''}"
+
+
+def _rule(rule: Rule) -> str:
+    moment = "at each epoch's start" if rule.at == "epoch_start" else "at each epoch's end"
+    condition = f", when {rule.when}" if rule.when is not None else ""
+    local = [f"{name} is {value}" for name, value in rule.let.items()]
+    changes = [f"{name} becomes {value}" for name, value in rule.set.items()]
+    return f"{moment}{condition}: " + "; ".join([*local, *changes])

@@ -1,0 +1,203 @@
+"""The JSON Schema of strategy documents, built from what is registered: an editor completes operators, options and
+units with it, and an LLM is guided by it. It knows the form of a document; expressions are checked on loading.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from augkit.operators.base import Operator
+from augkit.registry import Registry
+from augkit.strategy.build import UNSUPPORTED
+from augkit.strategy.model import STATE_AXES, Image, MixStep, PickStep, Rule, State, Strategy
+from augkit.strategy.steps import JITTER, JITTER_KEYS, MAX_OPERATORS, MIXES, option_type
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_NAME = "^[A-Za-z][A-Za-z0-9_]{0,59}$"
+
+
+def json_schema(registry: Registry) -> Schema:
+    """A JSON Schema (draft 2020-12) of the documents that are valid with these operators, palettes and strategies."""
+    fields = Strategy.model_fields
+    properties: Schema = {
+        "augkit": {"const": 1},
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"},
+        "title": {"type": "string"},
+        "source": {"type": "string"},
+        "params": _mapping({"type": ["number", "boolean"]}),
+        "palette": _ref("palette"),
+        "image": _nullable(_ref("image")),
+        "state": _mapping(_ref("state")),
+        "pipeline": {"type": ["array", "null"], "items": _ref("step")},
+        "update": {"type": ["array", "null"], "items": _ref("rule")},
+    }
+    described = {name: {"description": fields[name].description, **schema} for name, schema in properties.items()}
+    return {
+        "$schema": DIALECT,
+        "title": "augkit strategy",
+        "description": "An augmentation policy as a document.",
+        "type": "object",
+        "properties": {**described, **{name: {"enum": [None, {}, []]} for name in UNSUPPORTED}},
+        "required": ["augkit", "name", "pipeline"],
+        "additionalProperties": False,
+        "$defs": _definitions(registry),
+    }
+
+
+def _definitions(registry: Registry) -> Schema:
+    operators = dict(sorted(registry.operators.items()))
+    steps = {
+        **{name: _nullable(_operator(operator, step=True)) for name, operator in operators.items()},
+        "pick": _nullable(_ref("pick")),
+        "one_of": _ref("one_of"),
+        "use": _ref("use"),
+        "batch": _ref("batch"),
+    }
+    if all(name in operators for name in JITTER):
+        steps["color_jitter"] = _jitter()
+    entries = {name: _nullable(_operator(operator, step=False)) for name, operator in operators.items()}
+    return {
+        "expression": {
+            "type": ["number", "string", "boolean"],
+            "description": "a number, or an expression such as clip(normal(9, 0.5), 0, 10) / 10",
+        },
+        "palette": {
+            "anyOf": [
+                {"enum": sorted(registry.palettes)},
+                {"type": "array", "items": _named(entries), "minItems": 1, "maxItems": MAX_OPERATORS},
+                {"type": "null"},
+            ]
+        },
+        "image": _model(Image),
+        "state": _state(),
+        "step": _named(steps, also=["pick"]),
+        "pick": _model(PickStep),
+        "one_of": _one_of(_ref("step"), {"type": "array", "items": _ref("step")}),
+        "use": _use(registry),
+        "batch": {"type": "array", "minItems": 1, "items": _ref("mix_or_choice")},
+        "mix": _named({kind: _nullable(_model(MixStep, without=("kind",))) for kind in MIXES}, also=list(MIXES)),
+        "mix_or_choice": {"anyOf": [_ref("mix"), _object({"one_of": _one_of_mix()}, ["one_of"])]},
+        "rule": _rule(),
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _nullable(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(properties: Schema, required: list[str] | None = None, **more: Any) -> Schema:
+    schema = {"type": "object", "properties": properties, "additionalProperties": False, **more}
+    return {**schema, "required": required} if required else schema
+
+
+def _mapping(values: Schema) -> Schema:
+    return {"type": ["object", "null"], "propertyNames": {"pattern": _NAME}, "additionalProperties": values}
+
+
+def _named(bodies: Schema, also: list[str] | None = None) -> Schema:
+    """A bare name, or a mapping with that name as its one key."""
+    bare = [name for name, body in bodies.items() if {"type": "null"} in body.get("anyOf", [])]
+    words = sorted({*bare, *(also or [])})
+    one = _object(bodies, minProperties=1, maxProperties=1)
+    return {"anyOf": [{"enum": words}, one] if words else [one]}
+
+
+def _model(model: type[BaseModel], without: tuple[str, ...] = ()) -> Schema:
+    """A model's own fields, with every expression and default written as in a document."""
+    made = model.model_json_schema()
+    properties = {}
+    for name, schema in made["properties"].items():
+        if name in without:
+            continue
+        schema = {key: value for key, value in schema.items() if key not in ("title", "default", "const")}
+        field = model.model_fields[name]
+        if "Expr" in str(field.annotation) and "dict" not in str(field.annotation):
+            schema = {"description": field.description, **_ref("expression")}
+        default = field.default
+        if not field.is_required() and isinstance(default, (bool, str)) and default != "":
+            schema["default"] = default
+        properties[name] = schema
+    required = [name for name in made.get("required", []) if name not in without]
+    return _object(properties, required)
+
+
+def _operator(operator: Operator, *, step: bool) -> Schema:
+    """What stands under an operator's name, in a pipeline or in a palette."""
+    number = _ref("expression")
+    properties: Schema = {}
+    if step:
+        properties["p"] = {"description": "probability for each image", **number}
+    if operator.has_value:
+        unit = f" in {operator.unit}" if operator.unit else ""
+        if step:
+            properties["strength"] = {"description": f"0..1 for {operator.low:g}..{operator.high:g}{unit}", **number}
+            properties[operator.value_name] = {"description": f"the value{unit}, instead of a strength", **number}
+        properties["low"] = {"description": f"value at strength 0{unit}, {operator.low:g} unless said", **number}
+        properties["high"] = {"description": f"value at strength 1{unit}, {operator.high:g} unless said", **number}
+        properties["signed"] = {"description": "whether each image draws a random sign", "type": "boolean"}
+    for name, option in operator.options.items():
+        properties.setdefault(name, _option(operator, name, option.default))
+    schema = _object(properties, description=operator.summary)
+    if step and operator.has_value:
+        schema["not"] = {"required": ["strength", operator.value_name]}
+    return schema
+
+
+def _option(operator: Operator, name: str, default: Any) -> Schema:
+    schema = option_type(operator.function, name).json_schema()
+    if isinstance(default, (bool, int, float, str)):
+        schema["default"] = default
+    return schema
+
+
+def _state() -> Schema:
+    edge = {"anyOf": [_ref("expression"), {"type": "null"}]}
+    schema = _model(State)
+    schema["properties"]["axes"] = {
+        "description": State.model_fields["axes"].description,
+        "type": "array",
+        "items": {"enum": list(STATE_AXES)},
+        "uniqueItems": True,
+    }
+    schema["properties"]["clamp"] = {
+        "description": State.model_fields["clamp"].description,
+        "anyOf": [{"type": "array", "items": edge, "minItems": 2, "maxItems": 2}, {"type": "null"}],
+    }
+    return schema
+
+
+def _rule() -> Schema:
+    schema = _model(Rule)
+    names = {"type": "object", "propertyNames": {"pattern": _NAME}, "additionalProperties": _ref("expression")}
+    schema["properties"]["let"] = {"description": Rule.model_fields["let"].description, **names}
+    schema["properties"]["set"] = {"description": Rule.model_fields["set"].description, **names, "minProperties": 1}
+    return {**schema, "required": ["at", "set"]}
+
+
+def _one_of(single: Schema, several: Schema) -> Schema:
+    weighted = _object({"weight": _ref("expression"), "steps": several}, ["steps"])
+    return {"type": "array", "minItems": 1, "items": {"anyOf": [single, several, weighted]}}
+
+
+def _one_of_mix() -> Schema:
+    alone = {"type": "array", "items": _ref("mix"), "minItems": 1, "maxItems": 1}
+    return _one_of(_ref("mix"), alone)
+
+
+def _use(registry: Registry) -> Schema:
+    name = {"anyOf": [{"enum": sorted(registry.strategies)}, {"type": "string", "pattern": r"\.(yaml|yml|json)$|/"}]}
+    params = _mapping(_ref("expression"))
+    return {"anyOf": [name, _object({"name": name, "p": _ref("expression"), "params": params}, ["name"])]}
+
+
+def _jitter() -> Schema:
+    amount = {"description": "factors from 1 - x to 1 + x", **_ref("expression")}
+    return {"anyOf": [amount, _object(dict.fromkeys(JITTER_KEYS, amount))]}
