@@ -175,7 +175,6 @@ class Policy:
             InputError: a shape, dtype, range or device does not fit.
             StateError: the epoch before ended without the `observe` that the document needs.
         """
-        check_images(images, first=self.step == 0)
         plan = self.plan(targets, index=index, group=group, images=images)
         self.statistics.count_plan(plan, plan.targets if self.num_classes else torch.zeros_like(plan.targets))
         return self.apply(images, plan)
@@ -186,6 +185,8 @@ class Policy:
         """Draw the next batch's plan; `images` only feed the pool of a document that draws partners from it."""
         check_targets(targets, self.num_classes)
         self._check_companions(targets, index, group, images)
+        if images is not None:
+            check_images(images, first=self.step == 0)
         self._settle_device(targets)
         self.begin_epoch()
         if self.pool is not None and images is not None and "pool" in self.needs:

@@ -205,7 +205,7 @@ def test_sample_state_and_nested_strategies() -> None:
     second, _ = policy(images, targets, index=index)
     assert torch.equal(first.flip(-1), second), "every image is flipped in one of two epochs"
     flipped = (first != images).flatten(1).any(1)
-    assert torch.equal(flipped, policy.state["start"].bool())
+    assert torch.equal(flipped, policy.state["start"][:40].bool())
     with pytest.raises(InputError, match="index"):
         policy(images, targets)
 
