@@ -62,7 +62,7 @@ def test_the_help_of_every_verb_teaches_by_an_example(augkit: Command) -> None:
     overview = augkit("--help").stdout
     verbs = re.findall(r"^  (\w+)  +\S", overview.partition("Commands:")[2], re.MULTILINE)
     assert len(verbs) == 12
-    shown = dict(re.findall(r"^## augkit (.+?)\n(.+?)^```$", commands_page(), re.MULTILINE | re.DOTALL))
+    shown = dict(re.findall(r"^## augkit (.+?)\n\n```\n(.+?)^```$", commands_page(), re.MULTILINE | re.DOTALL))
     assert set(shown) == {*verbs, "plugin new"}
     for verb in {*verbs, "plugin new"} - {"plugin"}:
         assert f"\n      augkit {verb}" in shown[verb]
