@@ -167,6 +167,7 @@ def _add(
 
 def _ask(manager: pluggy.PluginManager, plugin: Any, kind: str) -> Iterator[tuple[str, Any]]:
     """The (name, thing) pairs of one kind that one plugin brings."""
+    taken = _words_of_documents(kind)
     for answer in _only(manager, plugin, f"augkit_{kind}")():
         if kind == "operators":
             pairs = [(_operator(item).name, item) for item in answer]
@@ -179,7 +180,17 @@ def _ask(manager: pluggy.PluginManager, plugin: Any, kind: str) -> Iterator[tupl
         for name, thing in pairs:
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise PluginError(f"{name!r} among its {kind} is not a name of letters, digits, _ and -")
+            if name in taken:
+                raise PluginError(f'"{name}" among its {kind} means something else in a document; choose another name')
             yield name, thing
+
+
+def _words_of_documents(kind: str) -> set[str]:
+    """Names that a document could not tell from its own words. Imported late: only hosts need the whole language."""
+    from augkit.strategy.build import reserved
+    from augkit.strategy.steps import STEP_WORDS
+
+    return {"operators": set(STEP_WORDS), "signals": reserved(Registry())}.get(kind, set())
 
 
 def _operator(item: Any) -> Operator:

@@ -132,6 +132,15 @@ BROKEN = {
         "import augkit\n@augkit.hookimpl\ndef augkit_strategies(): return ['/nowhere/x.yaml']",
         "its document /nowhere/x.yaml is not a .yaml, .yml or .json file that exists",
     ),
+    "step": (
+        "import augkit\n@augkit.operator()\ndef pick(images): return images\n"
+        "@augkit.hookimpl\ndef augkit_operators(): return [pick]",
+        '"pick" among its operators means something else in a document',
+    ),
+    "signal": (
+        "import augkit\n@augkit.hookimpl\ndef augkit_signals(): return {'epoch': print}",
+        '"epoch" among its signals means something else in a document',
+    ),
     "half": (
         "import augkit\n@augkit.hookimpl\ndef augkit_signals(): return {'good': print}\n"
         "@augkit.hookimpl\ndef augkit_losses(): return {'bad': 3}",
