@@ -15,6 +15,7 @@ from augkit.engine.lowering import COLOR, ERASE, KERNEL, KINDS, OPAQUE, TONE, WA
 from augkit.engine.output import Output
 from augkit.engine.passes import schedule
 from augkit.engine.plan import Plan
+from augkit.engine.rows import put, to_bytes
 from augkit.engine.warp import warp
 from augkit.errors import InputError, OperatorError
 from augkit.operators.base import Kernel
@@ -75,7 +76,7 @@ def _bytes(images: Tensor, recycled: Recycler) -> Tensor:
     result = recycled.empty(tuple(images.shape), torch.uint8, images.device)
     if images.dtype == torch.uint8:
         return result.copy_(images)
-    return result.copy_(images.float().mul_(255).add_(0.5).clamp_(0, 255))
+    return result.copy_(to_bytes(images.float().mul(255).add_(0.5).clamp_(0, 255)))
 
 
 class _Run:
@@ -89,6 +90,7 @@ class _Run:
         self.schedule = schedule(plan, self.lowered, self.size)
         self.pending: list[tuple[Tensor | None, Tensor]] = []
         self.everyone = torch.arange(len(plan), device=work.device)
+        self.flat_u = plan.u.reshape(plan.choice.numel(), -1)
 
     def run(self) -> Done:
         """Every stage in order."""
@@ -98,13 +100,13 @@ class _Run:
             rows = self.everyone if self.masked else member.any(1).nonzero()[:, 0]
             kind = stage % len(KINDS)
             if kind == TONE:
-                self._tones(stage, rows, member[rows])
+                self._tones(stage, rows, member.index_select(0, rows))
             elif kind in (KERNEL, OPAQUE):
                 for k in self._present(kind):
                     self._single(kind, k, member & (self.plan.choice == k))
             else:
                 make = {WARP: self._warp, COLOR: self._colour, ERASE: self._erase}[kind]
-                self._sweep(rows, make(rows, member[rows]))
+                self._sweep(rows, make(rows, member.index_select(0, rows)))
         return Done(self.work, self.schedule.last >= 0, tuple(self.pending))
 
     def _stages(self) -> list[int]:
@@ -126,7 +128,7 @@ class _Run:
                 self.work[part] = run(self.work[part], part)
             else:
                 chosen = rows[part]
-                self.work.index_copy_(0, chosen, run(self.work.index_select(0, chosen), part))
+                put(self.work, chosen, run(self.work.index_select(0, chosen), part))
 
     def _levels(self, member: Tensor, *, backward: bool = False) -> list[Tensor]:
         """[N, S] slots of a stage to one [N, S] mask a level, with at most one slot of an image in each."""
@@ -136,9 +138,10 @@ class _Run:
 
     def _entries(self, kind: int, rows: Tensor, levels: list[Tensor]) -> Tensor:
         """Parameters of each level: [N, L, ...], neutral where an image has none."""
-        place = self.lowered.place[rows]
+        place = self.lowered.place.index_select(0, rows)
         index = torch.stack([(place * level).sum(1) for level in levels], dim=1)
-        return self.lowered.rows[kind][index]
+        entries = self.lowered.rows[kind].index_select(0, index.view(-1))
+        return entries.view(*index.shape, *entries.shape[1:])
 
     def _warp(self, rows: Tensor, member: Tensor) -> Pass:
         matrices = self._entries(WARP, rows, self._levels(member, backward=True))
@@ -180,46 +183,55 @@ class _Run:
 
     def _tables(self, rows: Tensor, member: Tensor) -> Tensor:
         """The stage's tables, composed: [N, 3, 256] uint8."""
-        choice = self.plan.choice[rows]
-        counts = self._counts(rows, member, choice)
+        looks = member & self.known.looks[self.plan.choice.index_select(0, rows)]
+        asked, counts = self._counts(rows, looks)
         whole: Tensor | None = None
         for level in self._levels(member):
-            slot = level.to(torch.uint8).argmax(1, keepdim=True)
-            drawn = torch.where(level.any(1), choice.gather(1, slot)[:, 0], -1)
-            table = self._plain_tables(rows, level, choice)
-            for k in sorted(self.known.statistics):
-                own = drawn == k
-                chosen = self.everyone if self.masked else own.nonzero()[:, 0]
-                if not len(chosen):
-                    continue
-                seen = counts[chosen] if whole is None else pixels.push(counts[chosen], whole[chosen])
-                own_slot = slot[chosen]
-                value = self.plan.value[rows][chosen].gather(1, own_slot)[:, 0]
-                u = self.plan.u[rows][chosen, own_slot[:, 0]]
-                fresh = tables(self.plan.choices[k], value, u, self.size, seen)
-                if self.masked:
-                    table = torch.where(own.view(-1, 1, 1), fresh, table)
-                else:
-                    table[chosen] = fresh
+            table = self._plain_tables(rows, level & ~looks)
+            if self.known.statistics:
+                self._fill_tables(table, rows[asked], asked, (level & looks)[asked], counts, whole)
             whole = table if whole is None else pixels.compose(whole, table)
         assert whole is not None
         return whole
 
-    def _plain_tables(self, rows: Tensor, level: Tensor, choice: Tensor) -> Tensor:
+    def _fill_tables(
+        self, table: Tensor, rows: Tensor, asked: Tensor, level: Tensor, counts: Tensor, before: Tensor | None
+    ) -> None:
+        """Put into `table` what the operators of a level make of the images' histograms; `level` [asked, S]."""
+        slot = level.to(torch.uint8).argmax(1)
+        at = rows * level.shape[1] + slot
+        drawn = torch.where(level.any(1), self.plan.choice.reshape(-1)[at], -1)
+        for k in sorted(self.known.statistics):
+            own = drawn == k
+            chosen = self.everyone if self.masked else own.nonzero()[:, 0]
+            if not len(chosen):
+                continue
+            seen = counts if self.masked else counts.index_select(0, chosen)
+            if before is not None:
+                seen = pixels.push(seen, before.index_select(0, asked[chosen]))
+            slots = at[chosen]
+            value, u = self.plan.value.reshape(-1)[slots], self.flat_u[slots]
+            fresh = tables(self.plan.choices[k], value, u, self.size, seen)
+            if self.masked:
+                table.copy_(torch.where(own.view(-1, 1, 1), fresh, table))
+            else:
+                put(table, asked[chosen], fresh)
+
+    def _plain_tables(self, rows: Tensor, level: Tensor) -> Tensor:
         """Tables of a level that look at no histogram, neutral elsewhere."""
         if TONE not in self.lowered.rows:
             neutral = torch.arange(256, dtype=torch.uint8, device=rows.device)
             return neutral.expand(len(rows), 3, 256).contiguous()
-        return self._entries(TONE, rows, [level & ~self.known.looks[choice]])[:, 0]
+        return self._entries(TONE, rows, [level])[:, 0]
 
-    def _counts(self, rows: Tensor, member: Tensor, choice: Tensor) -> Tensor:
-        """Histograms [N, 3, 256] of the images that will be asked for theirs; zeros elsewhere."""
-        asked = self.everyone if self.masked else (member & self.known.looks[choice]).any(1).nonzero()[:, 0]
-        counts = torch.zeros(len(rows), 3, 256, device=self.work.device)
+    def _counts(self, rows: Tensor, looks: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the stage's images will be asked for their histograms, and those, [asked, 3, 256]."""
+        asked = self.everyone if self.masked else looks.any(1).nonzero()[:, 0]
+        counts = torch.zeros(len(asked), 3, 256, device=self.work.device)
         if self.known.statistics:
             for part in pieces(len(asked), self.work[0].numel()):
-                counts[asked[part]] = pixels.histograms(self.work.index_select(0, rows[asked[part]]))
-        return counts
+                counts[part] = pixels.histograms(self.work.index_select(0, rows[asked[part]]))
+        return asked, counts
 
     def _single(self, kind: int, k: int, member: Tensor) -> None:
         """One operator that merges with nothing, over the images that drew it in this stage."""
@@ -259,9 +271,10 @@ class _Run:
             if not isinstance(result, Tensor) or result.shape != images.shape:
                 got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
                 raise OperatorError(
-                    f'operator "{choice.operator.name}" must return images of shape {list(images.shape)} but returned {got}'
+                    f'operator "{choice.operator.name}" must return images of shape {list(images.shape)}'
+                    f" but returned {got}"
                 )
-            return result.float().mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+            return to_bytes(result.float().mul(255).add_(0.5).clamp_(0, 255))
 
         return run
 
@@ -272,4 +285,6 @@ _warned: set[str] = set()
 def _warn_of_waiting(name: str) -> None:
     if name not in _warned:
         _warned.add(name)
-        warnings.warn(f'operator "{name}" is opaque: each batch waits once for the device to find its images', stacklevel=2)
+        warnings.warn(
+            f'operator "{name}" is opaque: each batch waits once for the device to find its images', stacklevel=2
+        )

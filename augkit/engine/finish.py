@@ -12,6 +12,7 @@ from augkit.engine.buffers import Recycler
 from augkit.engine.output import Output
 from augkit.engine.pixels import look_up
 from augkit.engine.plan import MIX_KINDS, Mix, Plan
+from augkit.engine.rows import put
 from augkit.errors import InputError
 from augkit.operators.mix import cutmix_boxes, kept_share
 
@@ -74,7 +75,7 @@ def _through_tables(
         return
     for part in pieces(len(rows), work[0].numel()):
         chosen = rows[part]
-        result.index_copy_(0, chosen, look_up(work.index_select(0, chosen), normalised[part]))
+        put(result, chosen, look_up(work.index_select(0, chosen), normalised[part]))
 
 
 def _plainly(result: Tensor, work: Tensor, rest: Tensor, scale: Tensor, shift: Tensor) -> None:
@@ -90,7 +91,7 @@ def _plainly(result: Tensor, work: Tensor, rest: Tensor, scale: Tensor, shift: T
         if whole:
             result[part] = values
         else:
-            result.index_copy_(0, rows[part], values)
+            put(result, rows[part], values)
 
 
 def mix_images(result: Tensor, plan: Plan, partners: tuple[Tensor | None, ...] | None, out: Output | None) -> Tensor:
@@ -98,7 +99,9 @@ def mix_images(result: Tensor, plan: Plan, partners: tuple[Tensor | None, ...] |
     for number, mix in enumerate(plan.mixes):
         partner = partners[number] if partners is not None and number < len(partners) else None
         if mix.pooled and partner is None:
-            raise InputError(f"mix {number} of the plan draws its partners from the pool: pass their images in `partners`")
+            raise InputError(
+                f"mix {number} of the plan draws its partners from the pool: pass their images in `partners`"
+            )
         result = _mixed(result, mix, partner if mix.pooled else None, out)
     return result
 

@@ -106,7 +106,7 @@ def lower(plan: Plan, size: tuple[int, int], masked: bool) -> Lowered:
         start = lengths.get(kind, 1)
         numbers = torch.arange(start, start + count, device=place.device)
         if kind == KERNEL:
-            kernels[k], numbers = own, numbers - start
+            kernels[k], numbers = _checked_kernel(choice, own, count), numbers - start
         else:
             parts.setdefault(kind, []).append(_checked(choice, own, kind, count))
             lengths[kind] = start + count
@@ -166,7 +166,7 @@ def _constant(choice: Choice, size: tuple[int, int], device: torch.device) -> An
     result = choice.lower(none, none[:, None], size)
     if isinstance(result, Kernel):
         return Kernel(result.weights.to(device), result.blend.to(device), result.border)
-    return result.to(device) if isinstance(result, Tensor) else result
+    return result.to(device) if isinstance(result, Tensor) else result  # the latter is refused by `_checked`
 
 
 def _checked(choice: Choice, result: Any, kind: int, count: int) -> Tensor:
@@ -177,11 +177,24 @@ def _checked(choice: Choice, result: Any, kind: int, count: int) -> Tensor:
         raise OperatorError(
             f'operator "{name}" ({KINDS[kind]}) must return a tensor of shape {(count, *shape)} but returned {got}'
         )
-    result = result.expand(count, *shape)
+    every: Tensor = result.expand(count, *shape)
     if kind == TONE:
-        return result if result.dtype == torch.uint8 else result.clamp(0, 255).to(torch.uint8)
-    result = result.float()
-    return torch.nan_to_num(result, nan=0.0, posinf=1e6, neginf=-1e6)
+        return every if every.dtype == torch.uint8 else every.clamp(0, 255).to(torch.uint8)
+    return torch.nan_to_num(every.float(), nan=0.0, posinf=1e6, neginf=-1e6)
+
+
+def _checked_kernel(choice: Choice, result: Any, count: int) -> Kernel:
+    """The kernel if its shapes fit, or an error that names the operator."""
+    if isinstance(result, Kernel):
+        weights, blend, border = result
+        square = weights.dim() == 2 or (weights.dim() == 3 and weights.shape[1] == weights.shape[2])
+        many = weights.shape[0] in (1, count) and blend.shape in ((1,), (count,))
+        if square and many and weights.shape[-1] % 2 == 1 and border in ("copy", "replicate"):
+            return result
+    raise OperatorError(
+        f'operator "{choice.operator.name}" (kernel) must return a Kernel of weights [{count}, k, k] or [{count}, k]'
+        f" with odd k, blend [{count}] and border copy or replicate"
+    )
 
 
 def tables(choice: Choice, values: Tensor, u: Tensor, size: tuple[int, int], histogram: Tensor) -> Tensor:

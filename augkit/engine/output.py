@@ -22,9 +22,13 @@ class Output:
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if not self.dtype.is_floating_point:
-            raise InputError(f"Output.dtype must be a floating point type but is {self.dtype}; leave `out` away for uint8")
+            raise InputError(
+                f"Output.dtype must be a floating point type but is {self.dtype}; leave `out` away for uint8"
+            )
         if len(self.mean) != len(self.std) or not self.mean:
-            raise InputError(f"Output has {len(self.mean)} means for {len(self.std)} deviations; give one of each a channel")
+            raise InputError(
+                f"Output has {len(self.mean)} means for {len(self.std)} deviations; give one of each a channel"
+            )
         if any(not value > 0 for value in self.std):
             raise InputError(f"Output.std must be above 0 but is {self.std}")
 

@@ -1,10 +1,10 @@
 """Which slots of which image run together as one pass.
 
-Every image goes through *rounds*. A round runs its passes in one fixed order - warp, colour, kernel, tone, erase, opaque -
-and holds at most one of each. A slot joins the round under way if its kind comes later in that order, or if it may
-merge with the pass of its own kind; a warp may also step back before the pointwise passes that let it. Otherwise the slot
-opens the next round. All of it is arithmetic over [B] tensors, one step a slot, so it costs the same for any mixture of
-operators and never waits for a device.
+Every image goes through *rounds*. A round runs its passes in one fixed order - warp, colour, kernel, tone, erase,
+opaque - and holds at most one of each. A slot joins the round under way if its kind comes later in that order, or if it
+may merge with the pass of its own kind; a warp may also step back before the pointwise passes that let it. Otherwise
+the slot opens the next round. All of it is arithmetic over [B] tensors, one step a slot, so it costs the same for any
+mixture of operators and never waits for a device.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Schedule:
 def schedule(plan: Plan, lowered: Lowered, size: tuple[int, int]) -> Schedule:
     """Assign each slot of each image its round.
 
-    The rules, and why they change no pixel beyond rounding:
+    The rules change no pixel:
 
-    - nearest warps merge by applying their coordinate maps, rounding included, one after another: bit for bit the same.
-    - bilinear warps merge if the later one moves whole pixels, or if those before it are flips: two interpolations blur more
-      than one, and interpolation after a shift would have to mix in the fill along the border.
-    - a warp steps back before a pointwise pass that maps the fill to itself and does not look at the image's statistics;
-      a bilinear one only if it moves whole pixels, since a table of an average is no average of tables.
+    - nearest warps merge by applying their coordinate maps, rounding and frames included, one after another.
+    - bilinear warps merge if the later one moves whole pixels, or if those before it are flips: two interpolations blur
+      more than one, and interpolation after a shift would have to mix in the fill along the border.
+    - a warp steps back before a pointwise pass that maps the fill to itself and does not look at the image's
+      statistics; a bilinear one only if it moves whole pixels, since a table of an average is no average of tables.
     - with the image's mean as fill no warp merges or steps back: each has a fill of its own.
     - tables compose and boxes unite. Colour matrices, kernels and opaque operators stand alone: each rounds to bytes.
     """
@@ -59,10 +59,7 @@ def schedule(plan: Plan, lowered: Lowered, size: tuple[int, int]) -> Schedule:
             joins = never
         else:
             warps = (at == WARP) | (clear & whole[:, s])
-            if settings.fill == "mean":
-                warps = never
-            else:
-                warps = warps & (whole[:, s] | flipped)
+            warps = never if settings.fill == "mean" else warps & (whole[:, s] | flipped)
             joins = torch.where(kind == WARP, warps, (kind > at) | ((kind == at) & ((kind == TONE) | (kind == ERASE))))
             joins = joins & active & (round_ >= 0)
         opens = active & ~joins

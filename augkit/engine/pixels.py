@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from augkit.engine.rows import to_bytes
 from augkit.operators.base import Kernel
 
 
@@ -34,7 +35,7 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
 def colour(images: Tensor, matrices: Tensor) -> Tensor:
     """Mix channels by [N, 3, 4] matrices, clip and truncate."""
     mixed = torch.baddbmm(matrices[:, :, 3:], matrices[:, :, :3], images.flatten(2).float())
-    return mixed.clamp_(0, 255).to(torch.uint8).view_as(images)
+    return to_bytes(mixed.clamp_(0, 255)).view_as(images)
 
 
 def erase(images: Tensor, boxes: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ def erase(images: Tensor, boxes: Tensor) -> Tensor:
 
 
 def filtered(images: Tensor, kernel: Kernel) -> Tensor:
-    """Run a small filter over each image; see `Kernel`. The filter's result is rounded, the blend truncated, as Pillow."""
+    """Run a small filter over each image; see `Kernel`. Its result is rounded and the blend truncated, as in Pillow."""
     height, width = images.shape[2:]
     size = kernel.weights.shape[-1]
     reach = size // 2
@@ -66,9 +67,9 @@ def filtered(images: Tensor, kernel: Kernel) -> Tensor:
     kept = values if kernel.border == "replicate" else values[inner]
     total = total.add_((kept - total).mul_(kernel.blend.view(-1, 1, 1, 1))).clamp_(0, 255)
     if kernel.border == "replicate":
-        return total.to(torch.uint8)
+        return to_bytes(total)
     result = images.clone()
-    result[inner] = total.to(torch.uint8)
+    result[inner] = to_bytes(total)
     return result
 
 

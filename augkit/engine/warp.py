@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from augkit.engine.plan import ImageSettings
+from augkit.engine.rows import to_bytes
 
 ABOVE = 1 / 64
 """Added before truncating an interpolated value: float32 coordinates turn 200 into 199.99."""
@@ -29,7 +30,7 @@ def warp(images: Tensor, matrices: Tensor, depth: Tensor, settings: ImageSetting
         return moved
     if settings.fill == "mean":
         return torch.where(inside[:, None], moved, images.float().mean((2, 3), keepdim=True).round().to(torch.uint8))
-    return moved.mul_(inside[:, None])
+    return moved.mul_(inside.view(torch.uint8)[:, None])
 
 
 def _source(
@@ -98,10 +99,8 @@ def _reflect(x: Tensor, extent: int) -> Tensor:
 def _fetch(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Read whole pixels: [N, C, H, W] uint8 and [N, H, W] whole float32 coordinates."""
     count, channels, height, width = images.shape
-    if height * width < 1 << 24:
-        index = (y * width).add_(x).long()
-    else:
-        index = y.long().mul_(width).add_(x.long())
+    exact = height * width < 1 << 24  # whole numbers up to there are exact in float32
+    index = (y * width).add_(x).long() if exact else y.long().mul_(width).add_(x.long())
     index = index.view(count, 1, -1).expand(count, channels, height * width)
     return images.reshape(count, channels, -1).gather(2, index).view_as(images)
 
@@ -113,4 +112,4 @@ def _interpolate(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     result = torch.nn.functional.grid_sample(
         images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-    return result.add_(ABOVE).to(torch.uint8)
+    return to_bytes(result.add_(ABOVE))

@@ -104,7 +104,13 @@ class Choice:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def lower(
-        self, value: Tensor, u: Tensor, size: tuple[int, int], *, images: Tensor | None = None, histogram: Tensor | None = None
+        self,
+        value: Tensor,
+        u: Tensor,
+        size: tuple[int, int],
+        *,
+        images: Tensor | None = None,
+        histogram: Tensor | None = None,
     ) -> Any:
         """Call the operator's function with what it asks for. `value` [N], `u` [N, >= draws]; see `Operator`."""
         operator = self.operator
@@ -155,8 +161,8 @@ def operator(
         plain = [p for p in positional if p not in SUPPLIED]
         if len(plain) != len(expected) or (kind == "opaque" and plain[:1] != ["images"]):
             raise OperatorError(
-                f'operator "{label}" ({kind}, {"with" if range else "without"} a range) must take {expected or "nothing"}'
-                f" and then any of {', '.join(SUPPLIED)}, but takes {positional}"
+                f'operator "{label}" ({kind}, {"with" if range else "without"} a range) must take'
+                f" {expected or 'nothing'} and then any of {', '.join(SUPPLIED)}, but takes {positional}"
             )
         if ("u" in positional) != (draws > 0):
             raise OperatorError(f'operator "{label}" must take `u` if and only if it declares draws')

@@ -13,7 +13,15 @@ ABOVE = 0.01
 """Added before truncation, so that 200 does not become 199 by a rounding error of float32."""
 
 
-@operator(kind="color", range=(0.1, 1.9), unit="times", identity=1.0, keeps_black=True, source="Pillow ImageEnhance.Color")
+@operator(
+    kind="color",
+    range=(0.1, 1.9),
+    unit="times",
+    identity=1.0,
+    keeps_black=True,
+    tolerance=0.3,
+    source="Pillow ImageEnhance.Color",
+)
 def color(factor: Tensor) -> Tensor:
     """Saturation: 0 is grey, 1 the image itself; stronger with the distance from 1."""
     luma = factor.new_tensor(LUMA)
@@ -23,7 +31,7 @@ def color(factor: Tensor) -> Tensor:
     return torch.cat([keep + grey, bias], dim=2)
 
 
-@operator(kind="color", keeps_black=True, source='Pillow Image.convert("L")')
+@operator(kind="color", keeps_black=True, tolerance=0.0, source='Pillow Image.convert("L")')
 def grayscale() -> Tensor:
     """The grey value in all three channels, rounded as Pillow does; no strength."""
     row = torch.tensor([*LUMA, 0.5])

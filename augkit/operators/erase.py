@@ -21,7 +21,13 @@ def cutout(size: tuple[int, int], u: Tensor, *, length: int = 16) -> Tensor:
     return torch.cat([start.clamp(min=0), torch.minimum(stop, extent)], dim=1)
 
 
-@operator(kind="erase", draws=2 * TRIES + 2, keeps_black=True, source="Random erasing (Zhong et al. 2020), as timm", tolerance=0.0)
+@operator(
+    kind="erase",
+    draws=2 * TRIES + 2,
+    keeps_black=True,
+    source="Random erasing (Zhong et al. 2020), as timm",
+    tolerance=0.0,
+)
 def random_erasing(
     size: tuple[int, int],
     u: Tensor,

@@ -18,26 +18,28 @@ def three_by_three(weights: tuple[int, ...]) -> Tensor:
     return kernel / kernel.sum()
 
 
-@operator(kind="kernel", range=(0.1, 1.9), unit="times", identity=1.0, source="Pillow ImageEnhance.Sharpness")
+@operator(
+    kind="kernel", range=(0.1, 1.9), unit="times", identity=1.0, tolerance=0.1, source="Pillow ImageEnhance.Sharpness"
+)
 def sharpness(factor: Tensor) -> Kernel:
     """0 is smoothed, 1 the image itself, above 1 sharper; stronger with the distance from 1."""
     weights = three_by_three(SMOOTH).to(factor.device)
     return Kernel(weights.expand(factor.shape[0], 3, 3), factor)
 
 
-@operator(kind="kernel", source="Pillow ImageFilter.SMOOTH")
+@operator(kind="kernel", tolerance=0.1, source="Pillow ImageFilter.SMOOTH")
 def smooth() -> Kernel:
     """A slight blur over 3 x 3 pixels; no strength."""
     return Kernel(three_by_three(SMOOTH), torch.zeros(1))
 
 
-@operator(kind="kernel", source="Pillow ImageFilter.DETAIL")
+@operator(kind="kernel", tolerance=0.1, source="Pillow ImageFilter.DETAIL")
 def detail() -> Kernel:
     """A slight sharpening over 3 x 3 pixels; no strength."""
     return Kernel(three_by_three(DETAIL), torch.zeros(1))
 
 
-@operator(kind="kernel", source="Pillow ImageFilter.EDGE_ENHANCE")
+@operator(kind="kernel", tolerance=0.1, source="Pillow ImageFilter.EDGE_ENHANCE")
 def edge_enhance() -> Kernel:
     """A strong sharpening over 3 x 3 pixels; no strength."""
     return Kernel(three_by_three(EDGE_ENHANCE), torch.zeros(1))

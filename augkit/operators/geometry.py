@@ -40,7 +40,9 @@ def vflip(size: tuple[int, int]) -> Tensor:
     return affine((1.0, 0.0, 0.0), (0.0, -1.0, float(size[0])))
 
 
-@operator(kind="warp", range=(0, 30), unit="degrees", signed=True, identity=0.0, source="Pillow Image.rotate")
+@operator(
+    kind="warp", range=(0, 30), unit="degrees", signed=True, identity=0.0, tolerance=0.3, source="Pillow Image.rotate"
+)
 def rotate(degrees: Tensor, size: tuple[int, int]) -> Tensor:
     """Rotate about the centre, counter-clockwise for a positive angle; stronger as the angle grows."""
     height, width = size
@@ -51,43 +53,50 @@ def rotate(degrees: Tensor, size: tuple[int, int]) -> Tensor:
     return affine((cos, sin, x - x * cos - y * sin), (-sin, cos, y + x * sin - y * cos), like=degrees)
 
 
-@operator(kind="warp", range=(0, 0.3), unit="pixels a row", signed=True, identity=0.0, source=AFFINE)
+@operator(kind="warp", range=(0, 0.3), unit="pixels a row", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
 def shear_x(shear: Tensor) -> Tensor:
     """Slide each row by its distance from the top times the shear, leftwards if positive; stronger as it grows."""
     return affine((1.0, shear, 0.0), (0.0, 1.0, 0.0), like=shear)
 
 
-@operator(kind="warp", range=(0, 0.3), unit="pixels a column", signed=True, identity=0.0, source=AFFINE)
+@operator(kind="warp", range=(0, 0.3), unit="pixels a column", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
 def shear_y(shear: Tensor) -> Tensor:
     """Slide each column by its distance from the left times the shear, upwards if positive; stronger as it grows."""
     return affine((1.0, 0.0, 0.0), (shear, 1.0, 0.0), like=shear)
 
 
-@operator(kind="warp", range=(0, 0.45), unit="of the width", signed=True, identity=0.0, source=AFFINE)
+@operator(kind="warp", range=(0, 0.45), unit="of the width", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
 def translate_x(fraction: Tensor, size: tuple[int, int]) -> Tensor:
     """Move by a fraction of the width, leftwards if positive (as Pillow's matrix); stronger as it grows."""
     return affine((1.0, 0.0, fraction * size[1]), (0.0, 1.0, 0.0), like=fraction)
 
 
-@operator(kind="warp", range=(0, 0.45), unit="of the height", signed=True, identity=0.0, source=AFFINE)
+@operator(kind="warp", range=(0, 0.45), unit="of the height", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
 def translate_y(fraction: Tensor, size: tuple[int, int]) -> Tensor:
     """Move by a fraction of the height, upwards if positive (as Pillow's matrix); stronger as it grows."""
     return affine((1.0, 0.0, 0.0), (0.0, 1.0, fraction * size[0]), like=fraction)
 
 
-@operator(kind="warp", range=(0, 10), unit="pixels", signed=True, identity=0.0, source=AFFINE)
+@operator(kind="warp", range=(0, 10), unit="pixels", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
 def translate_x_pixels(pixels: Tensor) -> Tensor:
     """Move by so many pixels, leftwards if positive; stronger as it grows, whatever the image's size."""
     return affine((1.0, 0.0, pixels), (0.0, 1.0, 0.0), like=pixels)
 
 
-@operator(kind="warp", range=(0, 10), unit="pixels", signed=True, identity=0.0, source=AFFINE)
+@operator(kind="warp", range=(0, 10), unit="pixels", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
 def translate_y_pixels(pixels: Tensor) -> Tensor:
     """Move by so many pixels, upwards if positive; stronger as it grows, whatever the image's size."""
     return affine((1.0, 0.0, 0.0), (0.0, 1.0, pixels), like=pixels)
 
 
-@operator(kind="warp", range=(1, 1.5), unit="times", identity=1.0, source="CUDA (ICLR 2023): resize, then crop the centre")
+@operator(
+    kind="warp",
+    range=(1, 1.5),
+    unit="times",
+    identity=1.0,
+    tolerance=0.3,
+    source="CUDA (ICLR 2023): resize, then crop the centre",
+)
 def resize_crop(zoom: Tensor, size: tuple[int, int]) -> Tensor:
     """Zoom into the centre, keeping the image's size; stronger as the zoom grows."""
     height, width = size
@@ -102,7 +111,7 @@ def random_crop(size: tuple[int, int], u: Tensor, *, padding: int = 4) -> Tensor
     return affine((1.0, 0.0, shift[:, 1]), (0.0, 1.0, shift[:, 0]), like=u[:, 0])
 
 
-@operator(kind="warp", draws=2 * TRIES + 2, source="torchvision RandomResizedCrop", tolerance=2.0)
+@operator(kind="warp", draws=2 * TRIES + 2, source="torchvision RandomResizedCrop", tolerance=0.8)
 def random_resized_crop(
     size: tuple[int, int],
     u: Tensor,

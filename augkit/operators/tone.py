@@ -39,21 +39,33 @@ def invert() -> Tensor:
     return three(255 - levels())
 
 
-@operator(kind="tone", range=(8, 4), unit="bits", identity=8.0, keeps_black=True, source="Pillow ImageOps.posterize", tolerance=0.0)
+@operator(
+    kind="tone",
+    range=(8, 4),
+    unit="bits",
+    identity=8.0,
+    keeps_black=True,
+    source="Pillow ImageOps.posterize",
+    tolerance=0.0,
+)
 def posterize(bits: Tensor) -> Tensor:
     """Keep so many of the 8 bits, whole ones and at least 1; stronger as the bits fall."""
     step = torch.exp2(8 - (bits + 1e-3).floor().clamp(1, 8))  # 4 that arrives as 3.9999998 means 4
     return three((levels(bits) / column(step)).floor() * column(step))
 
 
-@operator(kind="tone", range=(256, 0), unit="threshold", identity=256.0, source="Pillow ImageOps.solarize", tolerance=0.0)
+@operator(
+    kind="tone", range=(256, 0), unit="threshold", identity=256.0, source="Pillow ImageOps.solarize", tolerance=0.0
+)
 def solarize(threshold: Tensor) -> Tensor:
     """Invert every value that reaches the threshold; stronger as the threshold falls."""
     value = levels(threshold)
     return three(torch.where(value < column(threshold), value, 255 - value))
 
 
-@operator(kind="tone", range=(0, 110), unit="addition", source="AutoAugment for EfficientNet; `invert` as CUDA", tolerance=0.0)
+@operator(
+    kind="tone", range=(0, 110), unit="addition", source="AutoAugment for EfficientNet; `invert` as CUDA", tolerance=0.0
+)
 def solarize_add(addition: Tensor, *, threshold: float = 128, invert: bool = False) -> Tensor:
     """Add to every value below the threshold; stronger as the addition grows.
 
@@ -66,44 +78,54 @@ def solarize_add(addition: Tensor, *, threshold: float = 128, invert: bool = Fal
     return three(torch.where(value < threshold, raised, value))
 
 
-@operator(kind="tone", range=(0.1, 1.9), unit="times", identity=1.0, keeps_black=True, source="Pillow ImageEnhance.Brightness", tolerance=0.0)
+@operator(
+    kind="tone",
+    range=(0.1, 1.9),
+    unit="times",
+    identity=1.0,
+    keeps_black=True,
+    source="Pillow ImageEnhance.Brightness",
+    tolerance=0.0,
+)
 def brightness(factor: Tensor) -> Tensor:
     """Every value times the factor; stronger with the distance from 1."""
     return three(levels(factor) * column(factor))
 
 
-@operator(kind="tone", range=(0.1, 1.9), unit="times", identity=1.0, source="Pillow ImageEnhance.Contrast", tolerance=1.0)
+@operator(
+    kind="tone", range=(0.1, 1.9), unit="times", identity=1.0, source="Pillow ImageEnhance.Contrast", tolerance=0.5
+)
 def contrast(factor: Tensor, histogram: Tensor) -> Tensor:
     """Distance from the image's mean grey times the factor; stronger with the distance from 1."""
-    counts = _wide(histogram)
-    channels = (counts * levels(histogram).to(counts.dtype)).sum(2) / counts.sum(2).clamp(min=1)
-    mean = ((channels * channels.new_tensor(LUMA)).sum(1) + 0.5).floor().float()
-    return three(column(mean) + column(factor) * (levels(factor) - column(mean)))
+    value = levels(factor)
+    pixels = histogram[:, 0].sum(1).clamp(min=1)
+    grey = ((_wide(histogram) @ _wide(value[0, 0])) * _wide(value.new_tensor(LUMA))).sum(1)
+    mean = column((grey / pixels + 0.5).floor().float())
+    return three(mean + column(factor) * (value - mean))
 
 
 @operator(kind="tone", source="Pillow ImageOps.autocontrast", tolerance=0.0)
 def autocontrast(histogram: Tensor) -> Tensor:
     """Stretch each channel to 0..255; no strength, and no effect on a channel of one value."""
     present = histogram > 0
-    value = _wide(levels(histogram))
-    low = torch.where(present, value, 255.0).amin(2, keepdim=True)
-    high = torch.where(present, value, 0.0).amax(2, keepdim=True)
-    scale = torch.full_like(high, 255.0).div((high - low).clamp(min=1))  # `255 / x` would round twice
-    stretched = (value * scale - low * scale).clamp(0, 255).floor()
-    return torch.where(high > low, stretched, value).float()
+    value = levels(histogram)
+    low = 255 - (present * (255 - value)).amax(2, keepdim=True)
+    high = (present * value).amax(2, keepdim=True)
+    scale = torch.full_like(_wide(high), 255.0).div(_wide((high - low).clamp(min=1)))  # `255 / x` would round twice
+    stretched = (_wide(value) * scale).sub_(low * scale).clamp_(0, 255).floor_().float()
+    return torch.where(high > low, stretched, value)
 
 
 @operator(kind="tone", source="Pillow ImageOps.equalize", tolerance=0.0)
 def equalize(histogram: Tensor) -> Tensor:
     """Spread each channel's values evenly over 0..255; no strength, and no effect on a channel of one value."""
-    counts = _wide(histogram)
-    value = _wide(levels(histogram))
-    last = torch.where(counts > 0, value, -1.0).amax(2, keepdim=True)
-    final = torch.where(value == last, counts, 0.0).sum(2, keepdim=True)
-    step = torch.div(counts.sum(2, keepdim=True) - final, 255, rounding_mode="floor")
-    before = counts.cumsum(2) - counts + (step / 2).floor()
-    table = torch.div(before, step.clamp(min=1), rounding_mode="floor").clamp(0, 255)
-    return torch.where(step > 0, table, value).float()
+    value = levels(histogram)
+    highest = ((histogram > 0) * value).amax(2, keepdim=True).long()
+    upto = histogram.cumsum(2)  # whole numbers, exact in float32 for images of up to 16 million pixels
+    step = torch.div(upto[:, :, -1:] - histogram.gather(2, highest), 255, rounding_mode="floor")
+    before = (upto - histogram).add_((step / 2).floor_())
+    table = torch.div(before, step.clamp(min=1), rounding_mode="floor").clamp_(max=255)
+    return torch.where(step > 0, table, value)
 
 
 def _wide(tensor: Tensor) -> Tensor:

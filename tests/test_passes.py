@@ -1,0 +1,157 @@
+"""Fusing slots into passes changes no pixel: every ordered pair of operators, and longer plans, against one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from operator_references import DRAWS, choice, photos, plan_of, random_plan
+from torch import Tensor
+
+from augkit.engine.batched import execute
+from augkit.engine.lowering import KINDS, lower
+from augkit.engine.passes import describe, schedule
+from augkit.engine.plan import ImageSettings, Plan
+from augkit.operators import ALL
+
+EVERY = tuple(choice(one.name) for one in ALL)
+NUMBER = {one.operator.name: k for k, one in enumerate(EVERY)}
+
+
+def slot_by_slot(images: Tensor, plan: Plan) -> Tensor:
+    """Each slot as a plan of its own: what fusing must equal."""
+    for s in range(plan.choice.shape[1]):
+        at = slice(s, s + 1)
+        images = execute(
+            images, plan_of(plan.choices, plan.choice[:, at], plan.value[:, at], plan.u[:, at], plan.image)
+        )
+    return images
+
+
+def plan_by_names(names: list[list[str]], image: ImageSettings | None = None, value: float = 0.3) -> Plan:
+    """[B][S] names, "" for none; every value the same."""
+    drawn = torch.tensor([[NUMBER.get(name, -1) for name in row] for row in names])
+    u = torch.rand(*drawn.shape, DRAWS, generator=torch.Generator().manual_seed(0))
+    return plan_of(EVERY, drawn, torch.full(drawn.shape, value), u, image)
+
+
+def stages(plan: Plan, size: tuple[int, int] = (32, 32)) -> list[list[str]]:
+    """Where each slot runs, in words."""
+    found = schedule(plan, lower(plan, size, masked=False), size).stage.tolist()
+    return [[describe(stage) if stage >= 0 else "" for stage in row] for row in found]
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize(
+    ("resample", "fill"), [("nearest", "black"), ("bilinear", "black"), ("nearest", "reflect"), ("bilinear", "mean")]
+)
+def test_every_ordered_pair(resample: str, fill: str, size: int) -> None:
+    pairs = torch.tensor(list(itertools.product(range(len(EVERY)), repeat=2)))
+    assert len(pairs) == len(ALL) ** 2 == 900
+    each = 3
+    image = ImageSettings(resample, fill)
+    images = photos(size, each).repeat(100, 1, 1, 1)
+    worst = 0.0
+    for start in range(0, len(pairs), 100):
+        some = pairs[start : start + 100].repeat_interleave(each, 0)
+        base = random_plan(EVERY, len(some), 2, seed=start, image=image, empty=0)
+        low, high = (torch.tensor([float(getattr(one, end)) for one in EVERY]) for end in ("low", "high"))
+        strength = torch.rand(len(some), 2, generator=torch.Generator().manual_seed(start))
+        sign = torch.where(torch.tensor([one.signed for one in EVERY])[some] & (base.u[..., 0] < 0.5), -1.0, 1.0)
+        plan = plan_of(EVERY, some, sign * torch.lerp(low[some], high[some], strength), base.u, image)
+        fused, apart = execute(images, plan), slot_by_slot(images, plan)
+        if resample == "nearest":
+            assert torch.equal(fused, apart)
+        error = (fused.int() - apart.int()).abs().float().mean((1, 2, 3))
+        worst = max(worst, error.max().item())
+    assert worst <= 0.01, worst  # the promise is 2; flips before a bilinear warp differ by float32 rounding alone
+
+
+@pytest.mark.parametrize("resample", ["nearest", "bilinear"])
+@pytest.mark.parametrize("seed", range(4))
+def test_long_plans(seed: int, resample: str) -> None:
+    images = photos(32, 60)
+    plan = random_plan(EVERY, 60, 7, seed=seed, image=ImageSettings(resample))
+    fused, apart = execute(images, plan), slot_by_slot(images, plan)
+    if resample == "nearest":
+        assert torch.equal(fused, apart)
+    assert (fused.int() - apart.int()).abs().float().mean((1, 2, 3)).max() <= 2
+
+
+@pytest.mark.parametrize("resample", ["nearest", "bilinear"])
+def test_exact_equals_one_pass_an_operator(resample: str) -> None:
+    images = photos(32, 40)
+    plan = random_plan(EVERY, 40, 4, seed=9, image=ImageSettings(resample, exact=True))
+    found = schedule(plan, lower(plan, (32, 32), masked=False), (32, 32)).stage
+    drawn = (plan.choice >= 0) & (plan.choice != NUMBER["identity"])
+    rounds = found // len(KINDS)
+    assert torch.equal(rounds.amax(1) + 1, drawn.sum(1))
+    assert torch.equal(execute(images, plan), slot_by_slot(images, plan))
+
+
+def test_where_slots_run() -> None:
+    plan = plan_by_names(
+        [
+            ["rotate", "shear_x", ""],
+            ["brightness", "rotate", "posterize"],
+            ["invert", "rotate", ""],
+            ["equalize", "contrast", "solarize"],
+            ["rotate", "cutout", "rotate"],
+            ["color", "color", ""],
+            ["rotate", "sharpness", "equalize"],
+            ["", "identity", "cutout"],
+            ["contrast", "rotate", ""],
+        ],
+        ImageSettings("nearest"),
+    )
+    assert stages(plan) == [
+        ["round 0, warp", "round 0, warp", ""],
+        ["round 0, tone", "round 0, warp", "round 0, tone"],
+        ["round 0, tone", "round 1, warp", ""],
+        ["round 0, tone", "round 0, tone", "round 0, tone"],
+        ["round 0, warp", "round 0, erase", "round 1, warp"],
+        ["round 0, color", "round 1, color", ""],
+        ["round 0, warp", "round 0, kernel", "round 0, tone"],
+        ["", "", "round 0, erase"],
+        ["round 0, tone", "round 1, warp", ""],
+    ]
+
+
+def test_where_bilinear_warps_run() -> None:
+    plan = plan_by_names(
+        [
+            ["hflip", "rotate", "vflip"],
+            ["rotate", "shear_x", ""],
+            ["random_crop", "rotate", ""],
+            ["rotate", "random_crop", ""],
+            ["brightness", "rotate", ""],
+            ["brightness", "hflip", ""],
+        ],
+        ImageSettings("bilinear"),
+    )
+    assert stages(plan) == [
+        ["round 0, warp", "round 0, warp", "round 0, warp"],
+        ["round 0, warp", "round 1, warp", ""],
+        ["round 0, warp", "round 1, warp", ""],
+        ["round 0, warp", "round 0, warp", ""],
+        ["round 0, tone", "round 1, warp", ""],
+        ["round 0, tone", "round 0, warp", ""],
+    ]
+
+
+def test_fill_decides_what_a_warp_may_pass() -> None:
+    names = [["invert", "rotate"], ["brightness", "rotate"], ["rotate", "rotate"], ["equalize", "rotate"]]
+    by_fill = {fill: stages(plan_by_names(names, ImageSettings("nearest", fill))) for fill in ("reflect", "mean")}
+    back, forward = ["round 0, tone", "round 0, warp"], ["round 0, tone", "round 1, warp"]
+    merged, apart = ["round 0, warp", "round 0, warp"], ["round 0, warp", "round 1, warp"]
+    assert by_fill == {"reflect": [back, back, merged, forward], "mean": [forward, forward, apart, forward]}
+
+
+def test_a_translation_there_and_back_leaves_black() -> None:
+    """What a careless product of matrices gets wrong: the pixels that left the frame are gone."""
+    images = photos(32, 1)
+    there = plan_by_names([["translate_x_pixels", "translate_x_pixels"]], ImageSettings("nearest"))
+    plan = plan_of(EVERY, there.choice, torch.tensor([[20.0, -20.0]]), there.u, there.image)
+    result = execute(images, plan)
+    assert torch.equal(result[..., 20:], images[..., 20:]) and not result[..., :20].any()
