@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from augkit.operators.base import Choice
@@ -18,9 +18,10 @@ from augkit.strategy.draft import Draft
 from augkit.strategy.model import BatchStep, Expr, Model, OneOfStep, OperatorStep, Step, UseStep
 
 
-def canonical(draft: Draft, registry: Registry) -> dict[str, Any]:
-    """What a strategy does, as plain data with sorted keys."""
-    return _Writer(registry, {name: float(value) for name, value in draft.params.items()}).document(draft)
+def canonical(draft: Draft, registry: Registry, reads: Iterable[str] = ()) -> dict[str, Any]:
+    """What a strategy does, as plain data; `reads` are the names that its expressions read."""
+    signals = {name: registry.origins.get(("signals", name), "") for name in sorted(reads) if name in registry.signals}
+    return {"signals": signals} | _Writer(registry, {name: float(value) for name, value in draft.params.items()}).document(draft)
 
 
 def digest(form: Mapping[str, Any]) -> str:

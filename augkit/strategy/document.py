@@ -133,12 +133,13 @@ def _finished(draft: Draft, checker: Checker, file: str | None) -> Strategy:
         pipeline=draft.pipeline,
         update=tuple(rule for rule in draft.update if rule is not None),
     )
+    reads = reads_of(draft, checker.typed)
     made._facts = Facts(
         draft.choices,
         checker.typed,
         needs_of(draft, checker.typed, checker.registry),
-        reads_of(draft, checker.typed),
-        digest(canonical(draft, checker.registry)),
+        reads,
+        digest(canonical(draft, checker.registry, reads)),
         file,
     )
     return made

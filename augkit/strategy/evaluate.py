@@ -1,8 +1,8 @@
 """Evaluating a checked expression on tensors: vectorised, on the device of the environment, without waiting for it.
 
 Every operation is total, as `folding.py` says; a division by zero gives 0 and is counted. Overflow gives infinity,
-which the engine refuses to store in state. Random numbers come from the environment, keyed by the call's site; each function
-takes a fixed number of them for an element, so that no draw depends on another.
+which the engine refuses to store in state. Random numbers come from the environment, keyed by the call's site; each
+function takes a fixed number of them for an element, so that no draw depends on another.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 the way.
 
 No tags, anchors or aliases, no duplicate keys, one document a file. Numbers and truth values are those of YAML 1.2's
-core schema: `2e-4` and `010` (ten) are numbers, `no`, `yes`, `on` and `off` are text. JSON is read as the YAML it also is.
+core schema: `2e-4` and `010` (ten) are numbers, `no`, `yes`, `on` and `off` are text. JSON is read as the YAML that it
+also is.
 """
 
 from __future__ import annotations

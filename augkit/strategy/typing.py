@@ -1,8 +1,8 @@
 """The static check of an expression: names, axes, arguments, and the range of its value, before anything runs.
 
 Its result is the tree that `evaluate.py` walks: constants folded, each part with its own axes, each random call with
-its site. Axes broadcast by name; what an expression is assigned to says which axes it may have (`want`), and a random call
-draws one value for each element of that.
+its site. Axes broadcast by name; what an expression is assigned to says which axes it may have (`want`), and a random
+call draws one value for each element of that.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def check(node: Node, scope: Scope, want: Sequence[str] | None, path: str = "") 
         node: what `parse` gave.
         scope: the names, axes and lengths that are known there.
         want: the axes of what it is assigned to. None (a `let`) allows any, and a random call then draws one value for
-            each element of its own arguments.
+            each element of its own arguments, and of what is reduced around it.
         path: the place in the document; random calls are keyed by it.
 
     Raises:
@@ -118,7 +118,7 @@ def check(node: Node, scope: Scope, want: Sequence[str] | None, path: str = "") 
     """
     node = fold(substitute(node, scope.constants))
     checker = _Checker(scope, path)
-    typed = checker.check(node, None if want is None else frozenset(want))
+    typed = checker.check(node, frozenset(want or ()))
     if want is not None:
         _fits(typed, ordered(want))
     return typed
@@ -143,7 +143,7 @@ class _Checker:
         self.sites = (f"{path}#{number}" for number in count())
         self.indexing = False
 
-    def check(self, node: Node, want: frozenset[str] | None) -> Typed:
+    def check(self, node: Node, want: frozenset[str]) -> Typed:
         if isinstance(node, Number):
             return Typed("number", "", (), node.value, node.value)
         if isinstance(node, Name):
@@ -190,10 +190,10 @@ class _Checker:
             why = "it belongs to one image, and there is none at this place"
             raise ExpressionError(f"`{name}` cannot be used here: {why}", column=column)
 
-    def index(self, node: Index, want: frozenset[str] | None) -> Typed:
+    def index(self, node: Index, want: frozenset[str]) -> Typed:
         self.need_image(node.key, node.column)
         axis = INDEXED[node.key]
-        inside = None if want is None else (want - {"batch"}) | {axis}
+        inside = (want - {"batch"}) | {axis}
         outer, self.indexing = self.indexing, True
         operand = self.check(node.operand, inside)
         self.indexing = outer
@@ -207,7 +207,7 @@ class _Checker:
         axes = ordered({"batch", *operand.axes} - {axis})
         return Typed("index", node.key, axes, operand.low, operand.high, (operand,), axis)
 
-    def call(self, node: Call, want: frozenset[str] | None) -> Typed:
+    def call(self, node: Call, want: frozenset[str]) -> Typed:
         function = FUNCTIONS.get(node.function)
         if function is None:
             raise ExpressionError(
@@ -250,16 +250,16 @@ class _Checker:
         return next(self.sites)
 
     def arguments(
-        self, function: Function, given: tuple[Node, ...], axis: str, want: frozenset[str] | None
+        self, function: Function, given: tuple[Node, ...], axis: str, want: frozenset[str]
     ) -> tuple[Typed, ...]:
         """Check the arguments; only the first of a function along an axis has that axis."""
-        without = None if want is None else want - {axis}
-        along = None if want is None else want | {axis} if axis else want
+        without = want - {axis}
+        along = want | {axis} if axis else want
         first = without if function.shape == "onehot" else along
         return tuple(self.check(part, first if number == 0 else without) for number, part in enumerate(given))
 
     def axes(
-        self, node: Call, function: Function, arguments: tuple[Typed, ...], axis: str, want: frozenset[str] | None
+        self, node: Call, function: Function, arguments: tuple[Typed, ...], axis: str, want: frozenset[str]
     ) -> Axes:
         axes = set(_union(arguments))
         for number, part in enumerate(arguments):
@@ -277,7 +277,7 @@ class _Checker:
         if function.name == "categorical" and axis not in axes:
             raise ExpressionError(f"`{function.signature}`: the weight has no axis {axis}", column=node.column)
         if function.draws:
-            axes |= set(want or ())
+            axes |= want
             self.sized(ordered(axes | {axis}), node.column)
         axes = axes - {axis} if function.shape == "reduce" else axes | ({axis} if axis else set())
         return ordered(axes)

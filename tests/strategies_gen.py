@@ -1,0 +1,317 @@
+"""Hypothesis strategies for expressions and whole documents that are valid by construction, and an environment to
+evaluate expressions in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from augkit.operators.base import Operator
+from augkit.registry import Registry
+from augkit.strategy.build import SIGNALS
+from augkit.strategy.expression import BINARY, Binary, Call, Index, Name, Node, Number, Unary
+from augkit.strategy.typing import INDEXED, Scope, ordered
+
+Axes = frozenset[str]
+Names = Mapping[str, Sequence[str]]
+
+SIZES = {"batch": 3, "picks": 2, "samples": 5, "groups": 2, "classes": 4, "levels": 2, "ops": 3}
+KEYS = {axis: key for key, axis in INDEXED.items()}
+
+
+@dataclass
+class Box:
+    """An environment with given values and its own random numbers."""
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=lambda: dict(SIZES))
+    indices: Mapping[str, Tensor] = field(default_factory=dict)
+    seed: int = 0
+    divided: float = 0.0
+    device: torch.device = torch.device("cpu")
+
+    def value(self, name: str) -> Tensor:
+        return self.values[name]
+
+    def size(self, axis: str) -> int:
+        return self.sizes[axis]
+
+    def index(self, name: str) -> Tensor:
+        return self.indices[name]
+
+    def uniform(self, site: str, axes: tuple[str, ...], count: int) -> Tensor:
+        seed = int.from_bytes(hashlib.sha256(f"{self.seed} {site}".encode()).digest()[:7], "big")
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand([*(self.sizes[axis] for axis in axes), count], generator=generator)
+
+    def count_division_by_zero(self, where: Tensor) -> None:
+        self.divided += float(where.sum())
+
+
+def filled(scope: Scope, numbers: Sequence[float], seed: int = 0) -> Box:
+    """An environment in which every name of a scope has values out of `numbers`, cut to what is known of it."""
+    values, generator = {}, torch.Generator().manual_seed(seed)
+    pool = torch.tensor(list(numbers), dtype=torch.float32)
+    for name, axes in scope.names.items():
+        shape = [SIZES[axis] for axis in ordered(axes)]
+        drawn = pool[torch.randint(len(pool), shape, generator=generator)]
+        values[name] = drawn.clamp(*scope.ranges.get(name, (-1e30, 1e30)))
+    lengths = {"y": "classes", "index": "samples", "group": "groups"}
+    indices = {
+        key: torch.randint(SIZES[axis], (SIZES["batch"],), generator=generator) for key, axis in lengths.items()
+    }
+    return Box(values, indices=indices, seed=seed)
+
+
+# -- any tree, whatever it means ------------------------------------------------------------------------------------
+
+_NAMES = st.sampled_from(["a", "weight", "epoch", "x1", "notes", "order", "And"])
+_NUMBERS = st.one_of(st.integers(0, 10**6).map(float), st.floats(0, 1e6), st.sampled_from([1e-7, 0.5, 1e29, 123456.789]))
+
+
+def _grow(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
+    comparisons = [op for op, power in BINARY.items() if power == 4]
+    plain = [op for op in BINARY if op not in comparisons]
+    return st.one_of(
+        st.builds(Binary, st.sampled_from(plain), inner, inner),
+        st.builds(Binary, st.sampled_from(comparisons), inner, inner),
+        st.builds(Unary, st.sampled_from(["-", "+", "not"]), inner),
+        st.builds(Index, inner, st.sampled_from(["y", "index", "group"])),
+        st.builds(
+            Call,
+            st.sampled_from(["sum", "f", "max"]),
+            st.lists(inner, max_size=3).map(tuple),
+            st.sampled_from([None, "ops", "classes"]),
+        ),
+    )
+
+
+trees: st.SearchStrategy[Node] = st.recursive(
+    st.one_of(st.builds(Number, _NUMBERS), st.builds(Name, _NAMES)), _grow, max_leaves=20
+)
+
+
+# -- expressions that pass the static check -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a generated expression stands: readable names, wanted axes, whether there is an image, whether it may draw."""
+
+    names: Names
+    want: Axes
+    image: bool = False
+    random: bool = True
+
+    def but(self, want: Axes | set[str], random: bool | None = None) -> Place:
+        return Place(self.names, frozenset(want), self.image, self.random if random is None else random)
+
+
+_EACH = ["{} + {}", "{} - {}", "{} * {}", "min({}, {})", "max({}, {})", "{} < {}", "{} == {}", "{} and {}", "{} or {}"]
+_EACH += ["{} / max(0.01, {})", "{} % max(0.5, {})", "{} // max(1, {})", "where({} > 1, {}, 2)"]
+_ONE = ["-{}", "not {}", "abs({})", "sign({})", "sqrt({})", "log({})", "exp(-abs({}))", "floor({})", "ceil({})"]
+_ONE += ["round({})", "clip({}, -2, 3)", "linear(0, 2, {})", "cosine(1, 0, {})", "step(0, 1, {})", "cyclic(-1, 1, {})"]
+_REDUCE = ["sum({}, over={})", "mean({}, over={})", "any({}, over={})", "all({}, over={})", "min({}, over={})"]
+_REDUCE += ["max({}, over={})", "argmax({}, over={})", "quantile({}, 0.3, over={})"]
+_ALONG = ["rank({}, over={})", "topk({}, 2, over={})", "softmax({}, over={})"]
+_DRAWS = ["uniform()", "uniform(1, 3)", "normal(0, 1)", "bernoulli(0.3)", "randint(0, 5)", "beta(2, 0.5)"]
+
+
+def _leaf(draw: st.DrawFn, place: Place) -> str:
+    options = [draw(st.one_of(st.integers(0, 9).map(str), st.sampled_from(["0.5", ".25", "2e-1"])))]
+    for name, axes in place.names.items():
+        if frozenset(axes) <= place.want:
+            options.append(name)
+        for axis, key in KEYS.items():
+            rest = frozenset(axes) - {axis}
+            if place.image and axis in axes and rest <= place.want:
+                options.append(f"{name}[{key}]")
+    if place.random:
+        options += _DRAWS
+    return draw(st.sampled_from(options))
+
+
+def _with_axis(draw: st.DrawFn, place: Place, axis: str, depth: int) -> str | None:
+    """An expression that surely has an axis."""
+    names = [name for name, axes in place.names.items() if axis in axes and frozenset(axes) <= place.want]
+    if place.random:
+        names.append("uniform()")
+    if not names:
+        return None
+    anchor = draw(st.sampled_from(names))
+    other = well_typed(draw, place, depth - 1)
+    return draw(st.sampled_from([anchor, f"({anchor} + {other})", f"max({anchor}, {other})"]))
+
+
+def well_typed(draw: st.DrawFn, place: Place, depth: int = 3) -> str:
+    """Text of an expression that is valid at a place, with brackets wherever they might matter."""
+    kind = draw(st.sampled_from(["leaf", "each", "one", "reduce", "along", "onehot"])) if depth > 0 else "leaf"
+    if kind == "each":
+        parts = [well_typed(draw, place, depth - 1) for _ in range(2)]
+        return f"({draw(st.sampled_from(_EACH)).format(*parts)})"
+    if kind == "one":
+        return f"({draw(st.sampled_from(_ONE)).format(well_typed(draw, place, depth - 1))})"
+    axes = sorted({"classes", "ops"} & {axis for own in place.names.values() for axis in own})
+    if "samples" in place.want:  # nothing is as large as samples times something else
+        axes = []
+    axis = draw(st.sampled_from(axes)) if axes else ""
+    if kind == "reduce" and axis:
+        inner = _with_axis(draw, place.but(place.want | {axis}), axis, depth)
+        return draw(st.sampled_from(_REDUCE)).format(inner, axis) if inner else _leaf(draw, place)
+    if kind == "along" and axis in place.want:
+        inner = _with_axis(draw, place, axis, depth)
+        return draw(st.sampled_from(_ALONG)).format(inner, axis) if inner else _leaf(draw, place)
+    if kind == "onehot" and axis in place.want:
+        return f"onehot({well_typed(draw, place.but(place.want - {axis}), depth - 1)}, {axis})"
+    return _leaf(draw, place)
+
+
+# -- documents ------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def documents(draw: st.DrawFn, registry: Registry, *, samples: bool = False, mixing: bool = True) -> dict[str, Any]:
+    """A valid document out of a registry's operators and palettes.
+
+    Args:
+        draw: supplied by hypothesis.
+        registry: what may be named.
+        samples: whether state may have the axis samples, so that batches need indices.
+        mixing: whether it may end with a mixing step.
+    """
+    params = {f"p{number}": draw(st.sampled_from([0, 0.25, 1, 3, 2e-4])) for number in range(draw(st.integers(0, 2)))}
+    palette = draw(st.one_of(st.none(), st.just(draw(_palette(registry))), st.sampled_from(sorted(registry.palettes))))
+    names: dict[str, Sequence[str]] = {**dict.fromkeys(params, ()), **SIGNALS}
+    if palette is None:
+        names = {name: axes for name, axes in names.items() if "ops" not in axes}
+    state = _state(draw, names, palette is not None, samples)
+    names.update({name: spec.get("axes", ()) for name, spec in state.items()})
+    place = Place(names, frozenset({"batch"}), image=True)
+    pipeline = [draw(_step(registry, place, palette is not None)) for _ in range(draw(st.integers(0, 3)))]
+    if mixing and draw(st.integers(0, 3)) == 0:
+        pipeline.append({"batch": [draw(_mix(place)) for _ in range(draw(st.integers(1, 2)))]})
+    document: dict[str, Any] = {"augkit": 1, "name": "generated", "params": params, "state": state, "pipeline": pipeline}
+    document["update"] = _rules(draw, Place(names, frozenset()), state)
+    if palette is not None:
+        document["palette"] = palette
+    if draw(st.booleans()):
+        document["image"] = {"resample": draw(st.sampled_from(["nearest", "bilinear"])), "exact": draw(st.booleans())}
+    return document
+
+
+@st.composite
+def _palette(draw: st.DrawFn, registry: Registry) -> list[Any]:
+    return [draw(_operator(registry)) for _ in range(draw(st.integers(1, 4)))]
+
+
+@st.composite
+def _operator(draw: st.DrawFn, registry: Registry) -> Any:
+    operator = registry.operators[draw(st.sampled_from(sorted(registry.operators)))]
+    if not operator.has_value or draw(st.booleans()):
+        return operator.name
+    low, high = _between(draw, operator), _between(draw, operator)
+    return {operator.name: {"low": low, "high": high, "signed": draw(st.booleans())}}
+
+
+def _between(draw: st.DrawFn, operator: Operator) -> float:
+    share = draw(st.integers(0, 4)) / 4
+    return (operator.low or 0.0) * (1 - share) + (operator.high or 0.0) * share
+
+
+def _state(draw: st.DrawFn, names: Names, palette: bool, samples: bool) -> dict[str, Any]:
+    shapes = [[], ["classes"]] + ([["ops"], ["classes", "ops"]] if palette else []) + ([["samples"]] if samples else [])
+    state = {}
+    readable = {name: axes for name, axes in names.items() if name not in SIGNALS or name == "class_count"}
+    for number in range(draw(st.integers(0, 3))):
+        axes = draw(st.sampled_from(shapes))
+        init = well_typed(draw, Place(readable, frozenset(axes)), 2)
+        spec: dict[str, Any] = {"axes": axes, "init": init, "clamp": draw(st.sampled_from([[0, 1], [-3, 5]]))}
+        spec["dtype"] = draw(st.sampled_from(["float", "int"]))
+        state[f"s{number}"] = spec
+        if axes != ["samples"]:
+            readable[f"s{number}"] = axes
+    return state
+
+
+def _share(draw: st.DrawFn, place: Place) -> Any:
+    """A probability or a strength."""
+    constant = st.sampled_from([0, 0.5, 1, True, "1/4", "p0 * 0 + 1" if "p0" in place.names else 1])
+    return draw(constant) if draw(st.booleans()) else f"clip({well_typed(draw, place, 2)}, 0, 1)"
+
+
+@st.composite
+def _step(draw: st.DrawFn, registry: Registry, place: Place, palette: bool, depth: int = 1) -> Any:
+    kinds = ["operator"] * 3 + (["pick"] * 3 if palette else []) + (["one_of"] if depth else []) + ["jitter", "use"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "pick":
+        return {"pick": _pick(draw, place)}
+    if kind == "one_of":
+        inner = _step(registry, place, palette, depth - 1)
+        ways: list[Any] = []
+        for _ in range(draw(st.integers(1, 3))):
+            steps = [draw(inner) for _ in range(draw(st.integers(1, 2)))]
+            weighted = {"weight": f"abs({well_typed(draw, place, 1)})", "steps": steps}
+            ways.append(draw(st.sampled_from([steps[0], steps, weighted])))
+        return {"one_of": ways}
+    if kind == "jitter" and {"brightness", "contrast", "color"} <= set(registry.operators):
+        return {"color_jitter": draw(st.sampled_from([0.3, {"brightness": 0.2, "saturation": 1.5}]))}
+    if kind == "use" and "randaugment" in registry.strategies:
+        return {"use": draw(st.sampled_from(["none", {"name": "randaugment", "p": 0.5, "params": {"m": 5}}]))}
+    operator = registry.operators[draw(st.sampled_from(sorted(registry.operators)))]
+    body: dict[str, Any] = {"p": _share(draw, place)}
+    if operator.has_value:
+        amount = draw(st.sampled_from(["strength", operator.value_name, ""]))
+        if amount:
+            body[amount] = _share(draw, place) if amount == "strength" else _between(draw, operator)
+    return draw(st.sampled_from([operator.name, {operator.name: None}, {operator.name: body}]))
+
+
+def _pick(draw: st.DrawFn, place: Place) -> dict[str, Any]:
+    picks = place.but(place.want | {"picks"})
+    body: dict[str, Any] = {
+        "p": _share(draw, place),
+        "count": draw(st.sampled_from([1, "randint(0, 2)"])) if draw(st.booleans()) else None,
+        "each_p": _share(draw, picks),
+        "strength": _share(draw, picks),
+        "replace": draw(st.booleans()),
+        "order": draw(st.sampled_from(["drawn", "palette"])),
+        "weights": f"abs({well_typed(draw, place.but(place.want | {'ops'}), 2)})",
+    }
+    if body["count"] is None:
+        body["count"] = f"clip({well_typed(draw, place, 2)}, 0, 3)"
+    kept = draw(st.sets(st.sampled_from(sorted(body))))
+    return {name: value for name, value in body.items() if name in kept}
+
+
+@st.composite
+def _mix(draw: st.DrawFn, place: Place) -> Any:
+    body = {"p": _share(draw, place), "alpha": draw(st.sampled_from([0.2, 1]))}
+    body["weights"] = draw(st.sampled_from(["1 / class_count", "class_rank + 1", "correct"]))
+    return {draw(st.sampled_from(["mixup", "cutmix"])): body}
+
+
+def _rules(draw: st.DrawFn, place: Place, state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rules = []
+    for _ in range(draw(st.integers(0, 2)) if state else 0):
+        rule: dict[str, Any] = {"at": draw(st.sampled_from(["epoch_start", "epoch_end"]))}
+        if draw(st.booleans()):
+            rule["when"] = well_typed(draw, place, 2)
+        names = dict(place.names)
+        if draw(st.booleans()):
+            rule["let"] = {"mine": well_typed(draw, place, 2)}
+        chosen = draw(st.lists(st.sampled_from(sorted(state)), min_size=1, unique=True))
+        if "let" in rule:
+            names["mine"] = ()  # a draw in it has the axes of its arguments: none
+        small = {name: axes for name, axes in names.items() if "samples" not in axes}
+        rule["set"] = {}
+        for name in chosen:
+            axes = frozenset(state[name]["axes"])
+            rule["set"][name] = well_typed(draw, Place(names if axes == {"samples"} else small, axes), 2)
+        rules.append(rule)
+    return rules
