@@ -18,6 +18,7 @@ ensure_torchvision()
 from timm.data import create_loader  # noqa: E402
 
 CLASSES = 5
+NONE: dict[str, Any] = {"augkit": 1, "name": "nothing", "pipeline": []}
 LEARNS: dict[str, Any] = {
     "augkit": 1,
     "name": "learns",

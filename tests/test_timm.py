@@ -7,7 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from seam_parts import CLASSES, LEARNS, MIXES, TURNS, ImageSet, Net, Recorder, Seer, Stream, epoch, learned, loader
+from seam_parts import (
+    CLASSES,
+    LEARNS,
+    MIXES,
+    NONE,
+    TURNS,
+    ImageSet,
+    Net,
+    Recorder,
+    Seer,
+    Stream,
+    epoch,
+    learned,
+    loader,
+)
 from timm.data import FastCollateMixup
 from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.loader import MultiEpochsDataLoader, PrefetchLoader, fast_collate
@@ -83,7 +97,7 @@ def test_the_policy_meets_uint8_and_timm_normalises_afterwards(dtype: torch.dtyp
 
 def test_unprefetched_images_are_brought_back_to_eight_bits_and_normalised_again() -> None:
     dataset = ImageSet()
-    policy = Recorder.load("none")
+    policy = Recorder.load(NONE)
     wrapped = wrap(loader(dataset, use_prefetcher=False, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3)), policy, None)
     for (images, targets), call in zip(wrapped, iter_calls(policy), strict=False):
         red = call["images"][:, 0, 0, 0]
@@ -103,7 +117,7 @@ def test_a_plain_loader_of_uint8_or_of_floats_in_0_1_needs_nothing_of_timm() -> 
     images = torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8)
     labels = torch.arange(12) % 3
     for data in (images, images.float() / 255):
-        wrapped = wrap(DataLoader(TensorDataset(data, labels), batch_size=5), "none", None)
+        wrapped = wrap(DataLoader(TensorDataset(data, labels), batch_size=5), NONE, None)
         batches = list(wrapped)
         assert torch.allclose(torch.cat([x for x, _ in batches]), data)
         assert batches[0][0].dtype == data.dtype and wrapped.policy.num_classes == 3
@@ -111,7 +125,7 @@ def test_a_plain_loader_of_uint8_or_of_floats_in_0_1_needs_nothing_of_timm() -> 
 
 def test_random_erasing_of_the_prefetching_loader_still_runs() -> None:
     wrapped = wrap(
-        loader(no_aug=False, scale=(1, 1), ratio=(1, 1), hflip=0, color_jitter=None, re_prob=1.0), "none", None
+        loader(no_aug=False, scale=(1, 1), ratio=(1, 1), hflip=0, color_jitter=None, re_prob=1.0), NONE, None
     )
     assert wrapped.random_erasing.probability == 1.0
     images = torch.cat([x for x, _ in wrapped])
@@ -121,7 +135,7 @@ def test_random_erasing_of_the_prefetching_loader_still_runs() -> None:
 
 def test_attributes_pass_through_as_timm_uses_them(tmp_path: Any) -> None:
     source = loader(mean=(0.5, 0.5, 0.5))
-    wrapped = wrap(source, "none", None)
+    wrapped = wrap(source, NONE, None)
     assert wrapped.dataset is source.dataset and wrapped.sampler is source.sampler
     assert wrapped.batch_sampler is source.batch_sampler and len(wrapped) == len(source)
     assert torch.equal(wrapped.mean, source.mean) and wrapped.img_dtype == torch.float32
@@ -142,7 +156,7 @@ def test_mixup_enabled_is_what_timms_loop_sets_at_mixup_off_epoch() -> None:
         wrapped.mixup_enabled = False
     clean = epoch(wrapped, model)
     assert all(targets.shape == (4, CLASSES) and bool((targets.amax(1) == 1).all()) for _, targets in clean)
-    assert not wrapped.mixup_enabled and not wrap(loader(), "none", None).mixup_enabled
+    assert not wrapped.mixup_enabled and not wrap(loader(), NONE, None).mixup_enabled
 
 
 def test_an_odd_last_batch_and_single_images_are_served() -> None:
@@ -155,7 +169,7 @@ def test_an_odd_last_batch_and_single_images_are_served() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_index_of_each_image_travels_with_it(workers: int) -> None:
     dataset = ImageSet(24)
-    policy = Recorder.load("none")
+    policy = Recorder.load(NONE)
     wrapped = wrap(loader(dataset, num_workers=workers), policy, None)
     list(wrapped)
     for call in policy.calls:
@@ -237,7 +251,7 @@ def test_augmentation_splits_repeat_the_index() -> None:
 
     dataset = AugMixDataset(ImageSet(8), num_splits=2)
     source = loader(dataset, no_aug=False, num_aug_splits=2, scale=(1, 1), ratio=(1, 1), hflip=0, color_jitter=None)
-    policy = Recorder.load("none", class_counts=[2] * CLASSES)
+    policy = Recorder.load(NONE, class_counts=[2] * CLASSES)
     assert [len(x) for x, _ in wrap(source, policy, None)] == [8, 8]
     for call in policy.calls:
         assert torch.equal(call["images"][:, 1, 0, 0].long(), call["index"])
@@ -253,7 +267,7 @@ def test_partners_from_the_pool_need_no_line_of_the_caller() -> None:
 def test_groups_go_with_the_sample() -> None:
     dataset = ImageSet(24)
     groups = [i % 3 for i in range(24)]
-    policy = Recorder.load("none", groups=3)
+    policy = Recorder.load(NONE, groups=3)
     list(wrap(loader(dataset), policy, None, sample_groups=groups))
     assert all(torch.equal(call["group"], call["index"] % 3) for call in policy.calls)
     with pytest.raises(InputError, match="24 samples"):
@@ -278,7 +292,7 @@ def test_mixup_fn_serves_loops_with_normalised_images(dtype: torch.dtype) -> Non
     shape = (3, 1, 1)
     x = ((raw / 255 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)).to(dtype)
     kept, targets = x.clone(), torch.arange(5)
-    plain = mixup_fn(Policy.load("none"), mean, std)
+    plain = mixup_fn(Policy.load(NONE), mean, std)
     same, labels = plain(x, targets)
     assert same.dtype == dtype and torch.equal(labels, targets)
     assert torch.allclose(same.float(), x.float(), atol=1e-5 if dtype == torch.float32 else 0.04)
@@ -294,16 +308,16 @@ def test_mixup_fn_serves_loops_with_normalised_images(dtype: torch.dtype) -> Non
 def test_what_cannot_work_is_refused_with_a_sentence() -> None:
     mixing = loader(collate_fn=FastCollateMixup(mixup_alpha=1.0, num_classes=CLASSES))
     cases: list[tuple[Any, str]] = [
-        (lambda: wrap(mixing, "none", None), "FastCollateMixup"),
-        (lambda: wrap(wrap(loader(), "none", None), "none", None), "wrapped already"),
-        (lambda: wrap(loader(), Policy.load("none"), None, seed=3), "seed"),
-        (lambda: wrap(loader(), "none", None, base="both"), "base"),  # type: ignore[arg-type]
-        (lambda: wrap(3, "none", None), "int"),
+        (lambda: wrap(mixing, NONE, None), "FastCollateMixup"),
+        (lambda: wrap(wrap(loader(), NONE, None), NONE, None), "wrapped already"),
+        (lambda: wrap(loader(), Policy.load(NONE), None, seed=3), "seed"),
+        (lambda: wrap(loader(), NONE, None, base="both"), "base"),  # type: ignore[arg-type]
+        (lambda: wrap(3, NONE, None), "int"),
         (lambda: wrap(loader(), Policy.load(MIXES, class_counts=[3] * 4), Seer()), "answers 5 classes"),
-        (lambda: wrap(loader(), Policy.load("none", out=Output()), None), "without out="),
-        (lambda: wrap(loader(use_prefetcher=False), "none", None, mean=0.5), "both mean and std"),
-        (lambda: mixup_fn(Policy.load("none"), 0.5, 0.0), "above 0"),
-        (lambda: next(iter(wrap(DataLoader(ImageSet().targets), "none", None, class_counts=[1]))), "images, targets"),
+        (lambda: wrap(loader(), Policy.load(NONE, out=Output()), None), "without out="),
+        (lambda: wrap(loader(use_prefetcher=False), NONE, None, mean=0.5), "both mean and std"),
+        (lambda: mixup_fn(Policy.load(NONE), 0.5, 0.0), "above 0"),
+        (lambda: next(iter(wrap(DataLoader(ImageSet().targets), NONE, None, class_counts=[1]))), "images, targets"),
     ]
     for call, words in cases:
         with pytest.raises(InputError, match=words) as caught:
@@ -313,11 +327,11 @@ def test_what_cannot_work_is_refused_with_a_sentence() -> None:
 
 def test_it_says_which_random_transforms_it_found(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="augkit"):
-        wrap(loader(no_aug=False, re_prob=0.5, auto_augment="rand-m9"), "none", None)
+        wrap(loader(no_aug=False, re_prob=0.5, auto_augment="rand-m9"), NONE, None)
     said = caplog.text
     assert "RandomResizedCropAndInterpolation, RandomHorizontalFlip, RandAugment, RandomErasing" in said
     assert "without auto_augment" in said
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="augkit"):
-        wrap(loader(), "none", None)
+        wrap(loader(), NONE, None)
     assert "random transforms of the loader: none" in caplog.text

@@ -51,7 +51,9 @@ class IndexedCollate:
     def __call__(self, samples: list[tuple[Any, int]]) -> tuple[Any, Tensor]:
         batch = self.collate([sample for sample, _ in samples])
         index = torch.tensor([index for _, index in samples], dtype=torch.int64)
-        copies = len(batch[0]) // max(1, len(index))  # timm's augmentation splits put all copies after each other
+        images = batch[0] if isinstance(batch, (tuple, list)) else None
+        # timm's augmentation splits put all copies of a batch after each other
+        copies = len(images) // len(index) if isinstance(images, Tensor) and images.ndim == 4 else 1
         return batch, index.repeat(copies) if copies > 1 else index
 
 

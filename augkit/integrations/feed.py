@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -100,19 +101,19 @@ class Feed:
         indexed: bool,
         groups: Tensor | None,
         normalisation: Normalisation | None,
-        device: Callable[[], torch.device],
-        stream: Callable[[], Any],
+        prefetcher: Any = None,
     ) -> None:
         self.source, self.policy = source, policy
         self.indexed, self.groups, self.normalisation = indexed, groups, normalisation
-        self.device, self.stream = device, stream
+        # weak, since that loader holds this one: workers hang for ten seconds when a cycle is what ends them
+        self._prefetcher = weakref.ref(prefetcher) if prefetcher is not None else None
         self.queue: deque[Tensor] = deque()
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "source":
+        if name.startswith("_") or name == "source":
             raise AttributeError(name)
         return getattr(self.source, name)
 
@@ -130,7 +131,7 @@ class Feed:
         if self.indexed:
             batch, index = batch
         images, labels, rest = _split(batch)
-        device = self.device()
+        device = self.device
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         group = None
         if index is not None:
@@ -145,12 +146,25 @@ class Feed:
             images = self.normalisation.redo(images, dtype)
         return type(batch)((images, targets, *rest)), labels
 
+    @property
+    def device(self) -> torch.device:
+        """Where the policy works: with a prefetching loader that loader's device."""
+        prefetcher = self._prefetcher() if self._prefetcher is not None else None
+        device: torch.device = self.policy.device if prefetcher is None else prefetcher.device
+        return device
+
+    @property
+    def stream(self) -> Any:
+        """The prefetching loader's side stream on a GPU, or None."""
+        prefetcher = self._prefetcher() if self._prefetcher is not None else None
+        return prefetcher.stream if prefetcher is not None and prefetcher.is_cuda else None
+
     def _on_stream(self) -> AbstractContextManager[Any]:
-        stream = self.stream()
+        stream = self.stream
         if stream is None:
             return nullcontext()
         # memory that the model's stream gave back may be handed out below: wait until it is done with it
-        stream.wait_stream(torch.cuda.current_stream(self.device()))
+        stream.wait_stream(torch.cuda.current_stream(self.device))
         return torch.cuda.stream(stream)
 
 

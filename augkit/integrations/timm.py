@@ -116,8 +116,7 @@ class WrappedLoader:
             indexed=indexed,
             groups=torch.as_tensor(groups, dtype=torch.int64) if groups is not None else None,
             normalisation=unit,
-            device=(lambda: outer.device) if outer is not None else (lambda: policy.device),
-            stream=lambda: getattr(outer, "stream", None) if getattr(outer, "is_cuda", False) else None,
+            prefetcher=outer,
         )
         if outer is not None:
             outer.loader, outer.stream = self._feed, None
@@ -146,7 +145,7 @@ class WrappedLoader:
     @property
     def mixup_enabled(self) -> bool:
         """Whether images are mixed. timm's loop sets it False at `--mixup-off-epoch`; targets stay dense."""
-        return self.policy.mixes and self.policy.mixing
+        return self.policy.strategy.mixes and self.policy.mixing
 
     @mixup_enabled.setter
     def mixup_enabled(self, value: bool) -> None:
@@ -156,10 +155,13 @@ class WrappedLoader:
         self._finish()
         self._begin()
         source = self._outer if self._outer is not None else self._feed
-        for batch in source:
-            self._given += 1
-            self._hand(self._feed.queue.popleft())
-            yield batch
+        try:
+            for batch in source:
+                self._given += 1
+                self._hand(self._feed.queue.popleft())
+                yield batch
+        finally:
+            self._join()
         self._hand(None)
         self._exhausted = True
         if self._watch is not None:
@@ -211,9 +213,9 @@ class WrappedLoader:
         self.save()
 
     def _join(self) -> None:
-        stream = self._feed.stream()
+        stream = self._feed.stream
         if stream is not None:  # an abandoned prefetch may still be drawing there
-            torch.cuda.current_stream(self._feed.device()).wait_stream(stream)
+            torch.cuda.current_stream(self._feed.device).wait_stream(stream)
 
     def _resume(self) -> None:
         if self._state is None or not self._state.exists():
@@ -278,7 +280,7 @@ def _check_fit(
     policy: Policy, dataset: Any, model: nn.Module | None, groups: Any, indexed: bool, prefetching: bool
 ) -> None:
     name, answers = policy.strategy.name, classes_of(model)
-    cares = policy.mixes or "observe" in policy.needs
+    cares = policy.strategy.mixes or "observe" in policy.needs
     if cares and policy.num_classes is not None and answers is not None and answers != policy.num_classes:
         raise InputError(
             f"the model answers {answers} classes but the policy was loaded with {policy.num_classes};"
