@@ -22,7 +22,7 @@ _registered: list[torch.library.Library] = []  # a Library takes its operators a
 
 
 def ensure_torchvision() -> None:
-    """Load torchvision's operators, or register `nms` and `qnms` for the CPU in their place; call it as often as needed."""
+    """Load torchvision's operators, or register `nms` and `qnms` for the CPU in their place; call it freely."""
     spec = importlib.util.find_spec("torchvision")  # finds, does not import
     if spec is None or not spec.submodule_search_locations or hasattr(torch.ops.torchvision, "nms"):
         return
