@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -55,19 +56,20 @@ def check_targets(targets: Tensor, num_classes: int | None) -> None:
             )
 
 
+def first_answer(output: Any) -> Tensor | None:
+    """The first tensor [B, C] in a model's output: a tensor, or a tuple, list or mapping of such."""
+    if isinstance(output, Tensor):
+        return output if output.ndim == 2 else None
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    return next((found for found in map(first_answer, parts) if found is not None), None)
+
+
 def check_logits(logits: Any, num_classes: int | None, split: str) -> Tensor:
-    """The first tensor of the model's answer, [B, C]."""
+    """The first tensor [B, C] of the model's answer, of the policy's number of classes."""
     if split not in ("train", "val"):
         raise InputError(f'split must be "train" or "val", not {split!r}')
-    if isinstance(logits, dict):
-        logits = next(iter(logits.values()), None)
-    elif isinstance(logits, (tuple, list)):
-        logits = logits[0] if logits else None
-    if (
-        not isinstance(logits, Tensor)
-        or logits.ndim != 2
-        or (num_classes is not None and logits.shape[1] != num_classes)
-    ):
+    found = first_answer(logits)
+    if found is None or (num_classes is not None and found.shape[1] != num_classes):
         what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"logits must be a tensor [B, {num_classes or 'C'}], not {what}")
-    return logits
+    return found

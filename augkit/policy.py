@@ -71,11 +71,11 @@ class Policy:
         self.history: list[dict[str, Any]] = []
         self.warnings: list[str] = []
         self.last_plan: Plan | None = None
-        self._bank, self._occurrences = Bank(), Occurrences()
-        self._fixed_device = torch.device(device) if device is not None else None
+        self._bank, self.occurrences = Bank(), Occurrences(facts.num_samples or 0)
+        self._settled = device is not None
         self.device = torch.device("cpu")
-        if self._fixed_device is not None:
-            self.to(self._fixed_device)
+        if device is not None:
+            self.to(device)
 
     @classmethod
     def load(
@@ -143,11 +143,14 @@ class Policy:
 
     def to(self, device: torch.device | str) -> Policy:
         """Move tables and learned state; returns the policy."""
-        self.device = torch.device(device)
+        # "cuda" and "cuda:0" are one device, but do not compare equal
+        self.device = torch.empty(0, device=device).device
         self.program = self.program.to(self.device)
         self.memory.program = self.program
         self.memory.to(self.device)
         self.statistics.to(self.device)
+        if self.pool is not None:
+            self.pool.to(self.device)
         return self
 
     def attach_pool(self, pool: Pool) -> None:
@@ -286,7 +289,7 @@ class Policy:
         self.history.append({"epoch": self.epoch, **{name: value.tolist() for name, value in sums.items()}})
         self._warn_of_divisions()
         self.statistics.reset()
-        self._occurrences.reset()
+        self.occurrences.reset()
         self.epoch += 1
         self._batch, self._began = 0, False
 
@@ -301,7 +304,7 @@ class Policy:
             "began": self._began,
             "memory": self.memory.state_dict(),
             "statistics": self.statistics.state_dict(),
-            "occurrences": self._occurrences.counts.cpu(),
+            "occurrences": self.occurrences.counts.cpu(),
             "history": list(self.history),
             "pool": self.pool.state_dict() if self.pool is not None else None,
         }
@@ -321,7 +324,7 @@ class Policy:
         self.statistics.load_state_dict(state["statistics"])
         self.memory.seed = self.seed = state["seed"]
         self.epoch, self.step, self._batch, self._began = state["epoch"], state["step"], state["batch"], state["began"]
-        self._occurrences.counts = state["occurrences"].to(self.device)
+        self.occurrences.counts = state["occurrences"].to(self.device)
         self.history = list(state["history"])
         if self.pool is not None and state["pool"] is not None:
             self.pool.load_state_dict(state["pool"])
@@ -329,7 +332,7 @@ class Policy:
     def _keys(self, targets: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
         epoch_key = torch.full((), key_of(self.seed, self.epoch, "image"), dtype=torch.int64, device=targets.device)
         if index is not None:
-            return fold(fold(epoch_key, index), self._occurrences.take(index)), epoch_key
+            return fold(fold(epoch_key, index), self.occurrences.take(index)), epoch_key
         rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
         base = torch.full(
             (), key_of(self.seed, self.epoch, "batch", rank, self._batch), dtype=torch.int64, device=targets.device
@@ -354,7 +357,7 @@ class Policy:
     def _settle_device(self, targets: Tensor) -> None:
         if targets.device == self.device:
             return
-        if self._fixed_device is not None:
+        if self._settled:
             raise InputError(
                 f"the policy works on {self.device} but the batch is on {targets.device}; load it with that device="
             )

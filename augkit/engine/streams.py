@@ -88,8 +88,8 @@ def ordinal(values: Tensor) -> Tensor:
 class Occurrences:
     """How often each sample index has come before in this epoch, so that a repeated index draws anew."""
 
-    def __init__(self) -> None:
-        self.counts = torch.zeros(0, dtype=torch.int64)
+    def __init__(self, num_samples: int = 0) -> None:
+        self.counts = torch.zeros(num_samples, dtype=torch.int64)
 
     def reset(self) -> None:
         """A new epoch begins."""
@@ -100,6 +100,7 @@ class Occurrences:
         if index.numel() == 0:
             return torch.zeros_like(index)
         self._grow(index)
+        index = index % len(self.counts)  # on a GPU an index beyond `num_samples` shares a place instead of failing
         before = self.counts[index] + ordinal(index)
         self.counts.scatter_add_(0, index, torch.ones_like(index))
         return before
@@ -107,7 +108,7 @@ class Occurrences:
     def _grow(self, index: Tensor) -> None:
         if self.counts.device != index.device:
             self.counts = self.counts.to(index.device)
-        # on a GPU asking for the maximum would wait for the device; a length given by `reserve` avoids it
+        # on a GPU asking for the maximum would wait for the device; `num_samples` or `reserve` avoids it
         if len(self.counts) == 0 or index.device.type == "cpu":
             self.reserve(int(index.max()) + 1)
 

@@ -127,7 +127,7 @@ class WrappedLoader:
         self._given, self._exhausted, self._resumed = 0, False, False
         self._resume()
         if indexed:  # on a GPU the policy cannot look for the largest index without waiting
-            policy._occurrences.reserve(len(dataset))
+            policy.occurrences.reserve(len(dataset))
 
     def __len__(self) -> int:
         return len(self._feed)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augkit.checks import first_answer
 from augkit.errors import StateError
 from augkit.policy import Policy
 
@@ -101,14 +102,6 @@ class _Hook:
 def _see(watch: Watch, output: Any) -> None:
     with torch.no_grad():
         watch.see(output)
-
-
-def first_answer(output: Any) -> Tensor | None:
-    """The first tensor [B, C] in a model's output: a tensor, or a tuple, list or mapping of such."""
-    if isinstance(output, Tensor):
-        return output if output.ndim == 2 else None
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return next((found for found in map(first_answer, parts) if found is not None), None)
 
 
 def classes_of(model: nn.Module | None) -> int | None:

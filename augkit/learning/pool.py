@@ -81,6 +81,11 @@ class Pool:
         self.index = torch.full(shape, -1, dtype=torch.int64, device=images.device)
         self.met = self.met.to(images.device)
 
+    def to(self, device: torch.device) -> None:
+        """Move the images and counts."""
+        self.images = None if self.images is None else self.images.to(device)
+        self.index, self.met = self.index.to(device), self.met.to(device)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly, on the CPU."""
         images = None if self.images is None else self.images.cpu()
