@@ -200,6 +200,8 @@ class Policy:
             **({"index": index} if index is not None else {}),
             **({"group": group} if group is not None else {}),
         }
+        if "step" in self.strategy.reads:
+            self.memory.set_signals({"step": torch.full((), float(self.step), device=self.device)})
         keys, epoch_key = self._keys(targets, index)
         self._bank.begin(keys)
         root = self.program.root
@@ -239,7 +241,7 @@ class Policy:
         if self._began:
             return
         self._began = True
-        self.memory.set_signals({"epoch": torch.tensor(float(self.epoch), device=self.device)})
+        self.memory.set_signals({"epoch": torch.full((), float(self.epoch), device=self.device)})
         self.memory.run("epoch_start", self.epoch)
 
     def observe(
@@ -284,7 +286,7 @@ class Policy:
                 " call policy.observe(logits) after each forward pass, or use augkit.integrations.timm.wrap"
             )
         sums = {name: value.clone() for name, value in self.statistics.sums.items()}
-        self.memory.set_signals({**sums, "step": torch.tensor(float(self.step), device=self.device)})
+        self.memory.set_signals({**sums, "step": torch.full((), float(self.step), device=self.device)})
         self.memory.run("epoch_end", self.epoch)
         self.history.append({"epoch": self.epoch, **{name: value.tolist() for name, value in sums.items()}})
         self._warn_of_divisions()
@@ -304,7 +306,7 @@ class Policy:
             "began": self._began,
             "memory": self.memory.state_dict(),
             "statistics": self.statistics.state_dict(),
-            "occurrences": self.occurrences.counts.cpu(),
+            "occurrences": self.occurrences.counts.to("cpu", copy=True),
             "history": list(self.history),
             "pool": self.pool.state_dict() if self.pool is not None else None,
         }
@@ -324,7 +326,7 @@ class Policy:
         self.statistics.load_state_dict(state["statistics"])
         self.memory.seed = self.seed = state["seed"]
         self.epoch, self.step, self._batch, self._began = state["epoch"], state["step"], state["batch"], state["began"]
-        self.occurrences.counts = state["occurrences"].to(self.device)
+        self.occurrences.counts = state["occurrences"].to(self.device, copy=True)
         self.history = list(state["history"])
         if self.pool is not None and state["pool"] is not None:
             self.pool.load_state_dict(state["pool"])

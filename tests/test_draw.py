@@ -117,3 +117,10 @@ def test_switching_takes_one_mix_an_image() -> None:
     kinds = torch.stack([mix.kind for mix in plan.mixes])
     assert ((kinds > 0).sum(0) <= 1).all()
     share((kinds == MIX_KINDS.index("cutmix")).any(0), 0.5)
+
+
+def test_step_counts_batches() -> None:
+    document = {"augkit": 1, "name": "steps", "pipeline": [{"invert": {"p": "step >= 2"}}]}
+    policy = Policy.load(document, class_counts=[4])
+    inverted = [bool((policy.plan(torch.zeros(4, dtype=torch.int64)).choice >= 0).any()) for _ in range(4)]
+    assert inverted == [False, False, True, True]

@@ -102,8 +102,10 @@ class Memory:
     def state_dict(self) -> dict[str, Any]:
         """Every value that can change, on the CPU."""
         return {
-            "values": {path: {n: v.cpu() for n, v in values.items()} for path, values in self.values.items()},
-            "divisions": self.divisions.cpu(),
+            "values": {
+                path: {n: v.to("cpu", copy=True) for n, v in values.items()} for path, values in self.values.items()
+            },
+            "divisions": self.divisions.to("cpu", copy=True),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -121,5 +123,5 @@ class Memory:
                     raise StateError(
                         f'stored state has {found} for "{path}{name}", this policy needs {tuple(value.shape)}'
                     )
-            self.values[path] = {name: stored[name].to(device) for name in values}
-        self.divisions = state["divisions"].to(device)
+            self.values[path] = {name: stored[name].to(device, copy=True) for name in values}
+        self.divisions = state["divisions"].to(device, copy=True)

@@ -88,13 +88,13 @@ class Pool:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly, on the CPU."""
-        images = None if self.images is None else self.images.cpu()
+        images = None if self.images is None else self.images.to("cpu", copy=True)
         return {
             "per_class": self.per_class,
             "seed": self.seed,
             "images": images,
-            "index": self.index.cpu(),
-            "met": self.met.cpu(),
+            "index": self.index.to("cpu", copy=True),
+            "met": self.met.to("cpu", copy=True),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,5 +103,5 @@ class Pool:
             raise StateError(f"the stored pool has {len(state['met'])} classes, this one {self.num_classes}")
         device = self.met.device
         self.per_class, self.seed = state["per_class"], state["seed"]
-        self.images = None if state["images"] is None else state["images"].to(device)
-        self.index, self.met = state["index"].to(device), state["met"].to(device)
+        self.images = None if state["images"] is None else state["images"].to(device, copy=True)
+        self.index, self.met = state["index"].to(device, copy=True), state["met"].to(device)

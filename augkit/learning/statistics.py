@@ -93,12 +93,12 @@ class Statistics:
     def state_dict(self) -> dict[str, Any]:
         """Counts on the CPU."""
         return {
-            "sums": {name: value.cpu() for name, value in self.sums.items()},
+            "sums": {name: value.to("cpu", copy=True) for name, value in self.sums.items()},
             "drawn": self.drawn,
             "observed": self.observed,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.sums = {name: state["sums"][name].to(value.device) for name, value in self.sums.items()}
+        self.sums = {name: state["sums"][name].to(value.device, copy=True) for name, value in self.sums.items()}
         self.drawn, self.observed = state["drawn"], state["observed"]

@@ -1,0 +1,65 @@
+"""Every valid document runs: drawn, executed, observed, its rules run, resumed, the same again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from augkit import Policy
+from augkit.engine.plan import Plan
+from augkit.plugins import load_registry
+from tests.strategies_gen import documents
+
+REGISTRY = load_registry(plugins=False)
+COUNTS = [9, 5, 2, 1]
+
+
+def load(document: dict[str, Any]) -> Policy:
+    return Policy.load(document, class_counts=COUNTS, num_samples=17, epochs=3, seed=4)
+
+
+def step(policy: Policy, size: int, start: int) -> tuple[Plan, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(start)
+    images = torch.randint(0, 256, (size, 3, 9, 12), dtype=torch.uint8, generator=generator)
+    targets = torch.randint(0, 4, (size,), generator=generator)
+    out, labels = policy(images, targets, index=torch.arange(start, start + size) % 17)
+    assert out.dtype == images.dtype and out.shape == images.shape
+    if policy.strategy.mixes:
+        assert torch.allclose(labels.sum(1), torch.ones(size), atol=1e-5)
+    else:
+        assert labels is targets
+    policy.observe(torch.nn.functional.one_hot((targets + start % 2) % 4, 4).float())
+    assert policy.last_plan is not None
+    return policy.last_plan, out, labels
+
+
+def check(plan: Plan, policy: Policy) -> None:
+    active = plan.choice >= 0
+    assert (plan.choice < len(plan.choices)).all() and plan.value.isfinite().all()
+    strengths = plan.strength[active]
+    assert ((strengths >= 0) & (strengths <= 1) | strengths.isnan()).all()
+    for i in range(len(plan)):
+        assert plan.describe(i)
+    for name, value in policy.state.items():
+        assert value.isfinite().all(), name
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(st.data())
+def test_every_valid_document_runs_and_resumes(data: st.DataObject) -> None:
+    policy = load(data.draw(documents(REGISTRY, samples=True)))
+    policy.strategy = policy.strategy
+    for start in (0, 5):
+        plan, _, _ = step(policy, 5, start)
+        check(plan, policy)
+    policy.end_epoch()
+    kept = policy.state_dict()
+    plan, out, labels = step(policy, 7, 3)
+    check(plan, policy)
+    resumed = Policy(policy.strategy, class_counts=COUNTS, num_samples=17, epochs=3, registry=REGISTRY)
+    resumed.load_state_dict(kept)
+    _, out_again, labels_again = step(resumed, 7, 3)
+    assert torch.equal(out, out_again) and torch.equal(labels, labels_again)
