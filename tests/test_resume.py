@@ -1,0 +1,143 @@
+"""A run that is killed at any moment and resumed ends with the very bits of one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from augkit.lab import folder as files
+from augkit.lab.run import train
+
+RECIPE = (
+    "policy=uniform_class_choice",  # state by class that changes after every epoch
+    "model.options={drop_rate: 0.2}",  # the model draws from torch's own generator
+    "data.validation=0.2",
+    "data.imbalance=10",
+    "data.image_size=16",
+    "epochs=2",
+)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where a process of its own would cost too much: nothing catches it."""
+
+
+def same(a: Any, b: Any, place: str = "") -> None:
+    """Equal to the last bit, whatever is inside."""
+    assert type(a) is type(b), place
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b), place
+    elif isinstance(a, dict):
+        assert list(a) == list(b), place
+        for key in a:
+            if not str(key).startswith("seconds"):
+                same(a[key], b[key], f"{place}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), place
+        for number, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{place}[{number}]")
+    else:
+        assert a == b, place
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    one, other = files.load_checkpoint(a), files.load_checkpoint(b)
+    assert one is not None and len(one["model"]) > 20 and one["policy"] and one["optimizer"]["state"]
+    same(one, other)
+    for name in (files.RECIPE, files.PER_CLASS, files.OPERATORS):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    for name in (files.SUMMARY, files.METRICS):
+        lines = [(folder / name).read_text() for folder in (a, b)]
+        if name == files.METRICS:
+            same(*([json.loads(line) for line in text.splitlines()] for text in lines))
+        else:
+            same(*(json.loads(text) for text in lines))
+    for folder in (a, b):
+        assert (folder / "accuracy_by_class.png").exists() and not list(folder.glob("*.part"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train("demo", RECIPE, tmp_path_factory.mktemp("undisturbed") / "run")
+
+
+def test_two_runs_are_equal_and_the_comparison_can_fail(undisturbed: Path, tmp_path: Path) -> None:
+    assert_same_run(undisturbed, train("demo", RECIPE, tmp_path / "again"))
+    other = train("demo", [*RECIPE, "seed=1"], tmp_path / "other")
+    with pytest.raises(AssertionError):
+        same(files.load_checkpoint(undisturbed), files.load_checkpoint(other))
+
+
+def dying_write(real: Callable[..., None], moment: int) -> Callable[..., None]:
+    """`folder.write` that dies in the middle of its `moment`-th file; all before it are whole."""
+    calls = 0
+
+    def write(path: Path, content: str | bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls < moment:
+            real(path, content)
+        else:
+            path.with_name(path.name + ".part").write_bytes(b"half a fi")
+            raise Killed
+
+    return write
+
+
+@pytest.mark.slow
+def test_death_in_the_middle_of_every_file(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = deaths = 0
+    while deaths == moment:
+        moment += 1
+        out = tmp_path / str(moment)
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write", dying_write(files.write, moment))
+            try:
+                train("demo", RECIPE, out)
+            except Killed:
+                deaths += 1
+                patch.undo()
+                train("demo", RECIPE, out, resume=True)
+        assert_same_run(undisturbed, out)
+    assert deaths >= 10  # recipe, environment, metrics; checkpoint and metrics of 2 epochs; two tables; summary
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments(tmp_path: Path) -> None:
+    told = [*RECIPE, "epochs=12", "batch_size=4"]
+    reference = train("demo", told, tmp_path / "reference")
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "augkit.cli", "train", "demo", "--out", str(out), "--resume"]
+    command += [argument for setting in told for argument in ("--set", setting)]
+    generator, reached = random.Random(0), []
+    for beyond in (0, 1, 3):  # epochs to let pass in this life
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ))
+        goal = len(lines(out)) + beyond
+        deadline = time.monotonic() + 60
+        while (not (out / files.RECIPE).exists() or len(lines(out)) < goal) and process.poll() is None:
+            assert time.monotonic() < deadline, "the run is stuck"
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        _, complaint = process.communicate()
+        assert process.returncode == -signal.SIGKILL, complaint.decode()
+        reached.append(len(lines(out)))
+    assert reached[-1] >= 4 and not (out / files.SUMMARY).exists()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+    assert_same_run(reference, out)
+
+
+def lines(folder: Path) -> list[str]:
+    path = folder / files.METRICS
+    return path.read_text().splitlines() if path.exists() else []
