@@ -63,16 +63,16 @@ def filled(scope: Scope, numbers: Sequence[float], seed: int = 0) -> Box:
         drawn = pool[torch.randint(len(pool), shape, generator=generator)]
         values[name] = drawn.clamp(*scope.ranges.get(name, (-1e30, 1e30)))
     lengths = {"y": "classes", "index": "samples", "group": "groups"}
-    indices = {
-        key: torch.randint(SIZES[axis], (SIZES["batch"],), generator=generator) for key, axis in lengths.items()
-    }
+    indices = {key: torch.randint(SIZES[axis], (SIZES["batch"],), generator=generator) for key, axis in lengths.items()}
     return Box(values, indices=indices, seed=seed)
 
 
 # -- any tree, whatever it means ------------------------------------------------------------------------------------
 
 _NAMES = st.sampled_from(["a", "weight", "epoch", "x1", "notes", "order", "And"])
-_NUMBERS = st.one_of(st.integers(0, 10**6).map(float), st.floats(0, 1e6), st.sampled_from([1e-7, 0.5, 1e29, 123456.789]))
+_NUMBERS = st.one_of(
+    st.integers(0, 10**6).map(float), st.floats(0, 1e6), st.sampled_from([1e-7, 0.5, 1e29, 123456.789])
+)
 
 
 def _grow(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
@@ -196,7 +196,13 @@ def documents(draw: st.DrawFn, registry: Registry, *, samples: bool = False, mix
     pipeline = [draw(_step(registry, place, palette is not None)) for _ in range(draw(st.integers(0, 3)))]
     if mixing and draw(st.integers(0, 3)) == 0:
         pipeline.append({"batch": [draw(_mix(place)) for _ in range(draw(st.integers(1, 2)))]})
-    document: dict[str, Any] = {"augkit": 1, "name": "generated", "params": params, "state": state, "pipeline": pipeline}
+    document: dict[str, Any] = {
+        "augkit": 1,
+        "name": "generated",
+        "params": params,
+        "state": state,
+        "pipeline": pipeline,
+    }
     document["update"] = _rules(draw, Place(names, frozenset()), state)
     if palette is not None:
         document["palette"] = palette

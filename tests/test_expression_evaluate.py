@@ -20,7 +20,13 @@ from augkit.strategy.typing import Scope, check
 DEPTH = torch.tensor([3.0, 0.0, 1.0, 2.0])
 WEIGHT = torch.tensor([[1.0, 5.0, 2.0], [0.0, 0.0, 0.0], [7.0, 7.0, 1.0], [-1.0, 4.0, 4.0]])
 NAMES = {"depth": ("classes",), "weight": ("classes", "ops"), "fair": ("groups",), "start": ("samples",), "a": ()}
-VALUES = {"depth": DEPTH, "weight": WEIGHT, "fair": torch.tensor([10.0, 20.0]), "start": torch.arange(5.0), "a": torch.tensor(4.0)}
+VALUES = {
+    "depth": DEPTH,
+    "weight": WEIGHT,
+    "fair": torch.tensor([10.0, 20.0]),
+    "start": torch.arange(5.0),
+    "a": torch.tensor(4.0),
+}
 INDICES = {"y": torch.tensor([2, 0, 2]), "index": torch.tensor([4, 1, 0]), "group": torch.tensor([1, 0, 1])}
 SCOPE = Scope(names=NAMES, constants={"p": 0.5}, sizes={"ops": 3}, indices=True)
 ALL_AXES = ("batch", "classes", "ops")
@@ -31,7 +37,18 @@ def value(source: str, want: tuple[str, ...] | None = None, box: Box | None = No
 
 
 GRID = (-2.5, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.5)
-ARITY = {"where": 3, "clip": 3, "linear": 3, "cosine": 3, "step": 3, "cyclic": 3, "neg": 1, "not": 1, "min": 3, "max": 2}
+ARITY = {
+    "where": 3,
+    "clip": 3,
+    "linear": 3,
+    "cosine": 3,
+    "step": 3,
+    "cyclic": 3,
+    "neg": 1,
+    "not": 1,
+    "min": 3,
+    "max": 2,
+}
 
 
 def arity(name: str) -> int:
@@ -128,9 +145,7 @@ def test_axes_broadcast_by_name_whatever_the_order_of_names(axes: tuple[str, ...
     letters = {"batch": "b", "classes": "c", "ops": "o"}
     out = "".join(letters[a] for a in found.axes)
     parts = [
-        torch.einsum(
-            f"{''.join(letters[a] for a in own)},{out}->{out}", t, torch.ones([SIZES[a] for a in found.axes])
-        )
+        torch.einsum(f"{''.join(letters[a] for a in own)},{out}->{out}", t, torch.ones([SIZES[a] for a in found.axes]))
         for own, t in zip(ordered, tensors, strict=True)
     ]
     result = evaluate(found, Box(dict(zip("xz", tensors, strict=True))))

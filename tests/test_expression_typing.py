@@ -171,7 +171,9 @@ def test_ranges(source: str, low: float, high: float) -> None:
 @given(st.data())
 @settings(max_examples=400, deadline=None)
 def test_a_checked_expression_has_the_promised_axes_and_stays_in_the_promised_range(data: st.DataObject) -> None:
-    want = data.draw(st.sampled_from([(), ("classes",), ("classes", "ops"), BATCH, ("batch", "picks"), ("batch", "ops")]))
+    want = data.draw(
+        st.sampled_from([(), ("classes",), ("classes", "ops"), BATCH, ("batch", "picks"), ("batch", "ops")])
+    )
     names = {name: axes for name, axes in NAMES.items() if not {"samples", "groups"} & set(axes)}
     place = Place({**names, "p": ()}, frozenset(want), image="batch" in want)
     source = data.draw(st.composite(lambda draw: well_typed(draw, place))())

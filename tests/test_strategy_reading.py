@@ -23,7 +23,9 @@ plain = st.recursive(
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
-        st.dictionaries(st.text(st.characters(codec="ascii", blacklist_categories=["Cc"]), max_size=8), inner, max_size=4),
+        st.dictionaries(
+            st.text(st.characters(codec="ascii", blacklist_categories=["Cc"]), max_size=8), inner, max_size=4
+        ),
     ),
     max_leaves=12,
 )

@@ -21,7 +21,9 @@ from augkit.strategy.model import BatchStep, Expr, Model, OneOfStep, OperatorSte
 def canonical(draft: Draft, registry: Registry, reads: Iterable[str] = ()) -> dict[str, Any]:
     """What a strategy does, as plain data; `reads` are the names that its expressions read."""
     signals = {name: registry.origins.get(("signals", name), "") for name in sorted(reads) if name in registry.signals}
-    return {"signals": signals} | _Writer(registry, {name: float(value) for name, value in draft.params.items()}).document(draft)
+    return {"signals": signals} | _Writer(
+        registry, {name: float(value) for name, value in draft.params.items()}
+    ).document(draft)
 
 
 def digest(form: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -133,4 +134,5 @@ class _Shifted(Problems):
 def described(error: DocumentError) -> str:
     """A fault of another document, inside a message of this one."""
     first = error.problems[0]
-    return f"{first.path}: {first.message}" if first.path else first.message
+    where = ":".join(str(part) for part in (Path(first.file).name if first.file else None, first.line) if part)
+    return ": ".join(part for part in (where, first.path, first.message) if part)

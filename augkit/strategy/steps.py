@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from augkit.errors import DocumentError, ExpressionError
 from augkit.operators.base import Choice, Operator
 from augkit.strategy.draft import Context, Draft, described, expr, fill
-from augkit.strategy.expression import Number, substitute
+from augkit.strategy.expression import Number, number_text, substitute
 from augkit.strategy.folding import fold
 from augkit.strategy.model import (
     Alternative,
@@ -267,6 +267,7 @@ class Steps:
         return weight, _placed(steps, (*place, "steps"))
 
     def use(self, body: Any, place: Place, where: str) -> UseStep | None:
+        named = (*place, "name") if isinstance(body, dict) else place
         body = {"name": body} if isinstance(body, str) else body
         if not isinstance(body, dict):
             self.problems.add(place, f"expected the name of a strategy, found {shown(body)}")
@@ -285,7 +286,7 @@ class Steps:
         try:
             strategy = self.context.use(name, values)
         except DocumentError as error:
-            self.problems.add((*place, "name") if "name" in body else place, described(error))
+            self.problems.add(named, described(error))
             return None
         if p is not None and strategy.mixes and p != Expr.of(1):
             self.problems.add((*place, "p"), f'"{name}" mixes images; say how often with p in its own mixing steps')
@@ -296,29 +297,31 @@ class Steps:
 
     def color_jitter(self, body: Any, place: Place, path: str, position: int) -> list[Step]:
         """Brightness, contrast and colour, each by a factor around 1."""
-        amounts = dict.fromkeys(JITTER_KEYS, body) if not isinstance(body, dict) else body
-        made: list[Step] = []
-        for key in amounts:
-            if key not in JITTER_KEYS:
+        if isinstance(body, dict):
+            amounts = {key: self.amount(value, (*place, key)) for key, value in body.items() if key in JITTER_KEYS}
+            for key in [key for key in body if key not in JITTER_KEYS]:
                 self.problems.unknown((*place, key), key, JITTER_KEYS)
+        else:
+            amounts = dict.fromkeys(JITTER_KEYS, self.amount(body, place))
+        made: list[Step] = []
         for key, name in JITTER_KEYS.items():
-            if key not in amounts:
+            amount = amounts.get(key)
+            operator = self.operator(name, place) if amount is not None else None
+            if amount is None or operator is None or not operator.has_value:
                 continue
-            where = (*place, key) if isinstance(body, dict) else place
-            operator = self.operator(name, where)
-            amount = self.constant(amounts[key], where)
-            if operator is None or not operator.has_value:
-                continue
-            if not 0 <= amount <= 10:
-                self.problems.add(where, f"expected a number from 0 to 10, found {shown(amounts[key])}")
-                continue
-            factor = f"uniform({Expr.of(max(0.0, 1 - amount))}, {Expr.of(1 + amount)})"
-            at = f"{path}[{position + len(made)}]"
-            self.draft.places[at] = where
-            made.append(
-                OperatorStep(choice=Choice(operator, operator.low or 0.0, operator.high or 0.0), value=Expr.of(factor))
-            )
+            factor = Expr.of(f"uniform({number_text(max(0.0, 1 - amount))}, {number_text(1 + amount)})")
+            self.draft.places[f"{path}[{position + len(made)}]"] = place
+            choice = Choice(operator, operator.low or 0.0, operator.high or 0.0)
+            made.append(OperatorStep(choice=choice, value=factor))
         return made
+
+    def amount(self, value: Any, place: Place) -> float | None:
+        """How far a factor may be from 1."""
+        number = self.constant(value, place)
+        if 0 <= number <= 10:
+            return number
+        self.problems.add(place, f"expected a number from 0 to 10, found {shown(value)}")
+        return None
 
     # -- mixing -------------------------------------------------------------------------------------------------
 
@@ -326,8 +329,11 @@ class Steps:
         if not isinstance(body, list) or not body:
             self.problems.add(place, f"expected a list of mixing steps, found {shown(body)}")
             return None
-        made = [self.mix_or_choice(item, (*place, n), f"{where}.batch[{n}]") for n, item in enumerate(body)]
-        return BatchStep(mixes=tuple(mix for mix in made if mix is not None))
+        made: list[MixStep | OneOfMix] = []
+        for number, item in enumerate(body):
+            mix = self.mix_or_choice(item, (*place, number), f"{where}.batch[{len(made)}]")
+            made += [] if mix is None else [mix]
+        return BatchStep(mixes=tuple(made))
 
     def mix_or_choice(self, item: Any, place: Place, where: str) -> MixStep | OneOfMix | None:
         if not (isinstance(item, dict) and "one_of" in item and len(item) == 1):
@@ -338,7 +344,7 @@ class Steps:
             return None
         made = []
         for number, inner in enumerate(items):
-            here, at = (*place, number), f"{where}.one_of[{number}]"
+            here, at = (*place, number), f"{where}.one_of[{len(made)}]"
             self.draft.places[at] = here
             weight, steps = self.weighted(inner, here)
             if len(steps) != 1:
