@@ -25,6 +25,8 @@ class Schedule:
     stage: Tensor
     last: Tensor
     """[B] int64: the last stage of each image, -1 where nothing happens."""
+    whole: Tensor
+    """[B, S] bool: the slot's warp maps pixel centres to pixel centres, so that nearest resampling does for it."""
 
 
 def schedule(plan: Plan, lowered: Lowered, size: tuple[int, int]) -> Schedule:
@@ -70,7 +72,7 @@ def schedule(plan: Plan, lowered: Lowered, size: tuple[int, int]) -> Schedule:
         flipped = torch.where(opens, True, flipped) & (~is_warp | flips[:, s])
         stage[:, s] = torch.where(active, round_ * len(KINDS) + kind, -1)
     last = torch.where(round_ >= 0, round_ * len(KINDS) + at, -1)
-    return Schedule(stage, last)
+    return Schedule(stage, last, whole)
 
 
 def _whole(lowered: Lowered, size: tuple[int, int], nearest: bool) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,8 @@
-"""Warps: where each pixel comes from, and fetching it."""
+"""Warps: where each pixel comes from, and fetching it.
+
+Coordinates are sums of a part that depends on the column and one that depends on the row, so a warp's own arithmetic is
+done on a row and a column, and each pixel costs one addition a coordinate.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,10 @@ from torch import Tensor
 from augkit.engine.plan import ImageSettings
 from augkit.engine.rows import to_bytes
 
-ABOVE = 1 / 64
+ABOVE = 1 / 32
 """Added before truncating an interpolated value: float32 coordinates turn 200 into 199.99."""
+EDGE = 1e-4
+"""Pixels by which coordinates are moved for the frame test, so that the left edge is inside and the right one outside."""
 
 
 def warp(images: Tensor, matrices: Tensor, depth: Tensor, settings: ImageSettings) -> Tensor:
@@ -24,92 +30,147 @@ def warp(images: Tensor, matrices: Tensor, depth: Tensor, settings: ImageSetting
     Returns:
         [N, C, H, W] uint8.
     """
-    x, y, inside = _source(matrices, depth, (images.shape[2], images.shape[3]), settings)
-    moved = _fetch(images, x, y) if settings.resample == "nearest" else _interpolate(images, x, y)
-    if inside is None:
-        return moved
-    if settings.fill == "mean":
-        return torch.where(inside[:, None], moved, images.float().mean((2, 3), keepdim=True).round().to(torch.uint8))
-    return moved.mul_(inside.view(torch.uint8)[:, None])
-
-
-def _source(
-    matrices: Tensor, depth: Tensor, size: tuple[int, int], settings: ImageSettings
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Pixel-edge coordinates [N, H, W] that each output pixel reads, clamped, and whether all frames held it."""
-    height, width = size
-    nearest = settings.resample == "nearest"
-    device = matrices.device
-    x = torch.arange(width, device=device).add(0.5).view(1, 1, width)
-    y = torch.arange(height, device=device).add(0.5).view(1, height, 1)
-    x, y = _apply(matrices[:, 0], x, y)
-    x, y, inside = _frame(x, y, size, settings)
-    for level in range(1, matrices.shape[1]):
-        if device.type == "cpu":
-            deeper = (depth > level).nonzero()[:, 0]
-            if not len(deeper):
-                break
-            further_x, further_y = _centres(x[deeper], y[deeper], nearest)
-            further_x, further_y, held = _frame(*_apply(matrices[deeper, level], further_x, further_y), size, settings)
-            x[deeper], y[deeper] = further_x, further_y
-            if inside is not None and held is not None:
-                inside[deeper] &= held
-        else:
-            x, y = _centres(x, y, nearest)
-            x, y, held = _frame(*_apply(matrices[:, level], x, y), size, settings)
-            if inside is not None and held is not None:
-                inside &= held
-    return x, y, inside
-
-
-def _centres(x: Tensor, y: Tensor, nearest: bool) -> tuple[Tensor, Tensor]:
-    """Where the next coordinate map starts: nearest warps hand on whole pixels, so their centres."""
-    return (x + 0.5, y + 0.5) if nearest else (x, y)
-
-
-def _apply(matrix: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, 3, 3] to coordinates."""
-    a, b, c, d, e, f = (matrix[:, i, j, None, None] for i in range(2) for j in range(3))
-    return a * x + (b * y + c), d * x + (e * y + f)
-
-
-def _frame(
-    x: Tensor, y: Tensor, size: tuple[int, int], settings: ImageSettings
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Coordinates within the frame (whole numbers for nearest) and which of them were."""
-    height, width = size
-    if settings.fill == "reflect":
-        x, y = _reflect(x, width), _reflect(y, height)
-        if settings.resample == "nearest":
-            x, y = x.floor_().clamp_(max=width - 1), y.floor_().clamp_(max=height - 1)
-        return x, y, None
     if settings.resample == "nearest":
-        x, y = x.floor_(), y.floor_()
-        within_x, within_y = x.clamp(0, width - 1), y.clamp(0, height - 1)
-        return within_x, within_y, (within_x == x).logical_and_(within_y == y)
-    inside = (x >= 0).logical_and_(x < width).logical_and_(y >= 0).logical_and_(y < height)
-    return x, y, inside
+        if settings.fill == "reflect":
+            return _nearest_reflected(images, matrices, depth)
+        return _nearest(images, matrices, depth, settings.fill == "mean")
+    return _bilinear(images, matrices, depth, settings.fill)
+
+
+def _parts(matrix: Tensor, row: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Row 0 (x) or 1 (y) of [N, 3, 3] at coordinates: the part of x and that of y, to be added up."""
+    a, b, c = (matrix[:, row, k, None, None] for k in range(3))
+    return a * x, b * y + c
+
+
+def _centres(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of the columns [1, 1, W] and of the rows [1, H, 1]."""
+    x = torch.arange(width, device=device) + 0.5
+    y = torch.arange(height, device=device) + 0.5
+    return x.view(1, 1, width), y.view(1, height, 1)
+
+
+def _deeper(depth: Tensor, level: int, levels: int) -> Tensor | None:
+    """Images with a matrix at this level; on a device all of them, since the others have identities there."""
+    if level >= levels:
+        return None
+    if depth.device.type != "cpu":
+        return torch.arange(len(depth), device=depth.device)
+    found = (depth > level).nonzero()[:, 0]
+    return found if len(found) else None
+
+
+def _nearest(images: Tensor, matrices: Tensor, depth: Tensor, mean: bool) -> Tensor:
+    """Whole pixels, out of images with a border of fill, so that clamping a coordinate is the frame test."""
+    height, width = images.shape[2:]
+    centres = _centres(height, width, images.device)
+    x, y = (_bordered(matrices[:, 0], row, *centres, extent) for row, extent in ((0, width), (1, height)))
+    level = 1
+    while (rows := _deeper(depth, level, matrices.shape[1])) is not None:
+        seen_x, seen_y = x[rows], y[rows]
+        outside = (seen_x == 0) | (seen_x > width) | (seen_y == 0) | (seen_y > height)
+        middle_x, middle_y = seen_x - 0.5, seen_y - 0.5
+        matrix = matrices[rows, level]
+        x[rows] = _bordered(matrix, 0, middle_x, middle_y, width).masked_fill_(outside, 0)
+        y[rows] = _bordered(matrix, 1, middle_x, middle_y, height)
+        level += 1
+    index = torch.add(x, y, alpha=width + 2)
+    return _fetch(_with_border(images, mean), index)
+
+
+def _bordered(matrix: Tensor, row: int, x: Tensor, y: Tensor, extent: int) -> Tensor:
+    """[N, H, W] int32: the source's column (or row) plus 1; 0 and extent + 1 are the border."""
+    first, second = _parts(matrix, row, x, y)
+    return torch.add(first, second + 1).clamp_(0, extent + 1).to(torch.int32)
+
+
+def _with_border(images: Tensor, mean: bool) -> Tensor:
+    """[N, C, H, W] to [N, C, H + 2, W + 2] with a border of black, or of each channel's mean."""
+    if not mean:
+        return torch.nn.functional.pad(images, (1, 1, 1, 1))
+    count, channels, height, width = images.shape
+    result = _means(images).expand(count, channels, height + 2, width + 2).clone()
+    result[:, :, 1:-1, 1:-1] = images
+    return result
+
+
+def _means(images: Tensor) -> Tensor:
+    """[N, C, 1, 1] uint8, rounded."""
+    return images.float().mean((2, 3), keepdim=True).round().to(torch.uint8)
+
+
+def _nearest_reflected(images: Tensor, matrices: Tensor, depth: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    centres = _centres(height, width, images.device)
+    x, y = (_mirrored(matrices[:, 0], row, *centres, extent) for row, extent in ((0, width), (1, height)))
+    level = 1
+    while (rows := _deeper(depth, level, matrices.shape[1])) is not None:
+        middle_x, middle_y = x[rows] + 0.5, y[rows] + 0.5
+        matrix = matrices[rows, level]
+        x[rows] = _mirrored(matrix, 0, middle_x, middle_y, width)
+        y[rows] = _mirrored(matrix, 1, middle_x, middle_y, height)
+        level += 1
+    return _fetch(images, torch.add(x, y, alpha=width))
+
+
+def _mirrored(matrix: Tensor, row: int, x: Tensor, y: Tensor, extent: int) -> Tensor:
+    """[N, H, W] int32 column (or row) of the source, mirrored at the outer edges any number of times."""
+    first, second = _parts(matrix, row, x, y)
+    return _reflect(first + second, extent).clamp_(0, extent - 1).to(torch.int32)
 
 
 def _reflect(x: Tensor, extent: int) -> Tensor:
-    """Mirror at the outer edges of the border pixels, any number of times."""
     return extent - (torch.remainder(x, 2 * extent) - extent).abs_()
 
 
-def _fetch(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Read whole pixels: [N, C, H, W] uint8 and [N, H, W] whole float32 coordinates."""
-    count, channels, height, width = images.shape
-    exact = height * width < 1 << 24  # whole numbers up to there are exact in float32
-    index = (y * width).add_(x).long() if exact else y.long().mul_(width).add_(x.long())
-    index = index.view(count, 1, -1).expand(count, channels, height * width)
-    return images.reshape(count, channels, -1).gather(2, index).view_as(images)
+def _fetch(source: Tensor, index: Tensor) -> Tensor:
+    """Pixels [N, C, H, W] of `source` [N, C, h, w] at flat positions [N, H, W] int32."""
+    count, channels = source.shape[:2]
+    every = index.long().view(count, 1, -1).expand(count, channels, index[0].numel())
+    return source.flatten(2).gather(2, every).view(count, channels, *index.shape[1:])
 
 
-def _interpolate(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _bilinear(images: Tensor, matrices: Tensor, depth: Tensor, fill: str) -> Tensor:
     """Average four pixels; beyond the outermost centres the border continues. The result is truncated, as Pillow's."""
     height, width = images.shape[2:]
-    grid = torch.stack([x * (2 / width) - 1, y * (2 / height) - 1], dim=3)
+    whole = matrices[:, 0]
+    inside = _inside(whole, height, width) if fill != "reflect" else None
+    level = 1
+    while (rows := _deeper(depth, level, matrices.shape[1])) is not None:
+        whole = matrices[:, level] @ whole
+        if inside is not None:
+            inside[rows] &= _inside(whole[rows], height, width)
+        level += 1
     result = torch.nn.functional.grid_sample(
-        images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+        images.float(), _grid(whole, height, width, fill), mode="bilinear", padding_mode="border", align_corners=False
     )
-    return to_bytes(result.add_(ABOVE))
+    moved = to_bytes(result.add_(ABOVE))
+    if inside is None:
+        return moved
+    return torch.where(inside[:, None], moved, _means(images)) if fill == "mean" else moved.mul_(inside[:, None].byte())
+
+
+def _scaled(matrix: Tensor, height: int, width: int, shift: float = 0.0) -> Tensor:
+    """[N, 3, 3] to pixels, to the same to -1..1 over the frame; `shift` in pixels is added first."""
+    scale = matrix.new_tensor([2 / width, 2 / height, 1]).view(3, 1)
+    result = matrix * scale
+    result[:, :2, 2] += scale[:2, 0] * shift - 1
+    return result
+
+
+def _inside(matrix: Tensor, height: int, width: int) -> Tensor:
+    """[N, H, W] bool: whether the source lies in the frame, 0 <= x < W and 0 <= y < H."""
+    scaled = _scaled(matrix, height, width, EDGE)
+    x, y = (torch.add(*_parts(scaled, row, *_centres(height, width, matrix.device))).abs_() for row in range(2))
+    return torch.maximum(x, y, out=x) <= 1
+
+
+def _grid(matrix: Tensor, height: int, width: int, fill: str) -> Tensor:
+    """What grid_sample takes, [N, H, W, 2], as complex numbers: one addition a pixel and nothing to interleave."""
+    scaled = _scaled(matrix, height, width)
+    centres = _centres(height, width, matrix.device)
+    x, y = (_parts(scaled, row, *centres) for row in range(2))
+    grid = torch.view_as_real(torch.complex(x[0], y[0]) + torch.complex(x[1], y[1]))
+    if fill == "reflect":
+        grid = _reflect(grid + 1, 2).sub_(1)
+    return grid
