@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from augkit.engine.finish import Done, finish, mix_images, mix_targets, pieces
 from augkit.engine.lowering import COLOR, ERASE, KERNEL, KINDS, OPAQUE, TONE, WARP, ask, facts, lower, tables
 from augkit.engine.output import Output
 from augkit.engine.passes import schedule
-from augkit.engine.plan import Plan
+from augkit.engine.plan import ImageSettings, Plan
 from augkit.engine.rows import put, to_bytes
 from augkit.engine.warp import warp
 from augkit.errors import InputError, OperatorError
@@ -105,8 +106,7 @@ class _Run:
                 for k in self._present(kind):
                     self._single(kind, k, member & (self.plan.choice == k))
             else:
-                make = {WARP: self._warp, COLOR: self._colour, ERASE: self._erase}[kind]
-                self._sweep(rows, make(rows, member.index_select(0, rows)))
+                {WARP: self._warps, COLOR: self._colours, ERASE: self._erases}[kind](rows, member.index_select(0, rows))
         return Done(self.work, self.schedule.last >= 0, tuple(self.pending))
 
     def _stages(self) -> list[int]:
@@ -143,23 +143,34 @@ class _Run:
         entries = self.lowered.rows[kind].index_select(0, index.view(-1))
         return entries.view(*index.shape, *entries.shape[1:])
 
-    def _warp(self, rows: Tensor, member: Tensor) -> Pass:
+    def _warps(self, rows: Tensor, member: Tensor) -> None:
+        """Grouped, images that only move by whole pixels take the nearest pass, which is cheaper and gives the same."""
+        settings = self.plan.image
+        if self.masked or settings.resample == "nearest":
+            self._sweep(rows, self._warp(rows, member, settings))
+            return
+        shifts = (self.schedule.whole.index_select(0, rows) | ~member).all(1)
+        for some, how in ((shifts, replace(settings, resample="nearest")), (~shifts, settings)):
+            if some.any():
+                self._sweep(rows[some], self._warp(rows[some], member[some], how))
+
+    def _warp(self, rows: Tensor, member: Tensor, settings: ImageSettings) -> Pass:
         matrices = self._entries(WARP, rows, self._levels(member, backward=True))
         depth = member.sum(1)
 
         def run(images: Tensor, part: slice) -> Tensor:
-            moved = warp(images, matrices[part], depth[part], self.plan.image)
+            moved = warp(images, matrices[part], depth[part], settings)
             return torch.where((depth[part] > 0).view(-1, 1, 1, 1), moved, images) if self.masked else moved
 
         return run
 
-    def _colour(self, rows: Tensor, member: Tensor) -> Pass:
+    def _colours(self, rows: Tensor, member: Tensor) -> None:
         matrices = self._entries(COLOR, rows, [member])[:, 0]
-        return lambda images, part: pixels.colour(images, matrices[part])
+        self._sweep(rows, lambda images, part: pixels.colour(images, matrices[part]))
 
-    def _erase(self, rows: Tensor, member: Tensor) -> Pass:
+    def _erases(self, rows: Tensor, member: Tensor) -> None:
         boxes = self.lowered.rows[ERASE][self.lowered.place[rows] * member]
-        return lambda images, part: pixels.erase(images, boxes[part])
+        self._sweep(rows, lambda images, part: pixels.erase(images, boxes[part]))
 
     def _tones(self, stage: int, rows: Tensor, member: Tensor) -> None:
         """Compose the stage's tables; those that end an image wait for the output if it takes them."""

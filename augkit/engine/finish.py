@@ -18,6 +18,8 @@ from augkit.operators.mix import cutmix_boxes, kept_share
 
 PIECE = 1 << 20
 """Values that are worked on at once, so that what one step writes is still in the cache when the next reads it."""
+LARGE = 1 << 16
+"""Values from which an image is worth a call of its own, that writes straight into the result."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ def _through_tables(
     if rows is None:
         result.copy_(look_up(work, normalised))
         return
+    if work[0].numel() >= LARGE and result.device.type == "cpu":
+        for tables_of_one, row in zip(normalised, rows.tolist(), strict=True):
+            torch.gather(tables_of_one, 1, work[row].flatten(1).long(), out=result[row].view(len(work[row]), -1))
+        return
     for part in pieces(len(rows), work[0].numel()):
         chosen = rows[part]
         put(result, chosen, look_up(work.index_select(0, chosen), normalised[part]))
@@ -85,7 +91,12 @@ def _plainly(result: Tensor, work: Tensor, rest: Tensor, scale: Tensor, shift: T
         return
     rows = rest.nonzero()[:, 0]
     whole = len(rows) == len(work)
-    for part in pieces(len(rows), work[0].numel() if len(work) else 1):
+    each = work[0].numel() if len(work) else 1
+    if each >= LARGE and result.dtype == torch.float32:
+        for row in rows.tolist():
+            result[row].copy_(work[row]).mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
+        return
+    for part in pieces(len(rows), each):
         source = work[part] if whole else work.index_select(0, rows[part])
         values = source.float().mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1)).to(result.dtype)
         if whole:

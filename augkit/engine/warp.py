@@ -15,7 +15,7 @@ from augkit.engine.rows import to_bytes
 ABOVE = 1 / 32
 """Added before truncating an interpolated value: float32 coordinates turn 200 into 199.99."""
 EDGE = 1e-4
-"""Pixels by which coordinates are moved for the frame test, so that the left edge is inside and the right one outside."""
+"""Pixels by which coordinates move for the frame test, so that the left edge is inside and the right one outside."""
 
 
 def warp(images: Tensor, matrices: Tensor, depth: Tensor, settings: ImageSettings) -> Tensor:
