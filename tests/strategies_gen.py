@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import yaml
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -22,7 +23,15 @@ Axes = frozenset[str]
 Names = Mapping[str, Sequence[str]]
 
 SIZES = {"batch": 3, "picks": 2, "samples": 5, "groups": 2, "classes": 4, "levels": 2, "ops": 3}
+CPU = torch.device("cpu")
 KEYS = {axis: key for key, axis in INDEXED.items()}
+
+
+class Plain(yaml.SafeDumper):
+    """Writes every part out, however often it comes."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 @dataclass
@@ -34,7 +43,7 @@ class Box:
     indices: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
     divided: float = 0.0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def value(self, name: str) -> Tensor:
         return self.values[name]
@@ -102,7 +111,7 @@ trees: st.SearchStrategy[Node] = st.recursive(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a generated expression stands: readable names, wanted axes, whether there is an image, whether it may draw."""
+    """Where a generated expression stands: readable names, wanted axes, whether there is an image, and random calls."""
 
     names: Names
     want: Axes

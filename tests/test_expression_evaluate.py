@@ -29,6 +29,7 @@ VALUES = {
 }
 INDICES = {"y": torch.tensor([2, 0, 2]), "index": torch.tensor([4, 1, 0]), "group": torch.tensor([1, 0, 1])}
 SCOPE = Scope(names=NAMES, constants={"p": 0.5}, sizes={"ops": 3}, indices=True)
+EACH_QUANTILE = torch.stack([row.quantile(share / 10) for row, share in zip(WEIGHT, DEPTH, strict=True)])
 ALL_AXES = ("batch", "classes", "ops")
 
 
@@ -110,12 +111,12 @@ def test_every_function_can_be_evaluated() -> None:
         ("onehot(depth, classes)", None),
         ("softmax(weight, over=ops)", WEIGHT.softmax(1)),
         ("quantile(weight, 0.25, over=classes)", WEIGHT.quantile(0.25, dim=0)),
-        ("quantile(weight, depth / 10, over=ops)", torch.stack([w.quantile(d / 10) for w, d in zip(WEIGHT, DEPTH, strict=True)])),
+        ("quantile(weight, depth / 10, over=ops)", EACH_QUANTILE),
         ("where(depth > 1, a, -1)", torch.tensor([4.0, -1.0, -1.0, 4.0])),
         ("not depth or depth >= 3", torch.tensor([1.0, 1.0, 0.0, 0.0])),
         ("p", torch.tensor(0.5)),
     ],
-)  # fmt: skip
+)
 def test_values(source: str, expected: Tensor | None) -> None:
     if expected is None:
         with pytest.raises(Exception, match="may not have the axis classes"):

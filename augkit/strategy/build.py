@@ -28,6 +28,8 @@ TOP = (
     "probes",
     "views",
 )
+MOST = {"params": 64, "state": 64, "pipeline": 512, "update": 64}
+MAX_CHARACTERS = 40_000
 UNSUPPORTED = ("probes", "views")
 SIGNALS: dict[str, tuple[str, ...]] = {
     "epoch": (),
@@ -68,6 +70,8 @@ class Builder:
             self.problems.add((), f"a strategy document is a mapping with augkit, name and pipeline, not {shown(data)}")
             return self.draft
         self.head(data)
+        if not self.within_limits(data):
+            return self.draft
         self.params(data.get("params"))
         steps = Steps(self.context, self.draft)
         steps.palette(data.get("palette"))
@@ -76,6 +80,18 @@ class Builder:
         self.draft.pipeline = steps.pipeline(data.get("pipeline"))
         self.update(data.get("update"))
         return self.draft
+
+    def within_limits(self, data: dict[str, Any]) -> bool:
+        """Bound what reading and checking can cost, before either begins."""
+        before = len(self.problems.found)
+        for key, most in MOST.items():
+            if isinstance(data.get(key), (dict, list)) and len(data[key]) > most:
+                what = {"state": "states", "update": "rules", "pipeline": "steps"}.get(key, key)
+                self.problems.add((key,), f"a document has at most {most} {what}, this has {len(data[key])}")
+        length = sum(_text_length(data.get(key)) for key in ("state", "pipeline", "update"))
+        if length > MAX_CHARACTERS:
+            self.problems.add((), f"the expressions of a document have at most {MAX_CHARACTERS} characters together")
+        return len(self.problems.found) == before
 
     def head(self, data: dict[str, Any]) -> None:
         draft, problems = self.draft, self.problems
@@ -209,6 +225,14 @@ class Builder:
             if name not in known:
                 self.problems.unknown((*place, "set", name), name, self.draft.state, "state")
         return made
+
+
+def _text_length(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(_text_length(inner) for inner in value.values())
+    if isinstance(value, list):
+        return sum(_text_length(inner) for inner in value)
+    return len(value) if isinstance(value, str) else 1
 
 
 def _number_fault(value: Any) -> str | None:

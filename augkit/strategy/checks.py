@@ -32,7 +32,7 @@ from augkit.strategy.typing import Axes, Scope, Typed, check, clamp, interval_te
 MAX_COUNT = 64
 COUNTED = ("correct", "seen", "loss", "val_correct", "val_seen", "used", "strength_used", "step", "epoch")
 _POSITIVE: Interval = (0.0, math.inf)
-_ROUNDS = 4
+_ROUNDS = 3
 
 BATCH: Axes = ("batch",)
 PICKS: Axes = ("batch", "picks")
@@ -110,7 +110,7 @@ class Checker:
             known[name] = self.quiet(self.draft.state[name].init, self.initial(name), self.draft.state[name].axes)
         for turn in range(_ROUNDS):
             self.with_ranges(known)
-            grown = {name: union(known[name], *self.assigned(name)) for name in unknown}
+            grown = self.assigned({name: known[name] for name in unknown})
             if all(grown[name] == known[name] for name in unknown):
                 return
             last = turn == _ROUNDS - 2
@@ -131,12 +131,15 @@ class Checker:
             ANY, low if spec.clamp[0] else (-math.inf, -math.inf), high if spec.clamp[1] else (math.inf, math.inf)
         )
 
-    def assigned(self, name: str) -> Iterator[Interval]:
-        """Ranges of everything that rules set a state to."""
+    def assigned(self, ranges: dict[str, Interval]) -> dict[str, Interval]:
+        """The ranges of states, widened by everything that rules set them to."""
         for rule in self.draft.update:
-            if rule is not None and name in rule.set:
-                scope, _ = self.lets(rule, None)
-                yield self.quiet(rule.set[name], scope, self.draft.state[name].axes)
+            if rule is not None and ranges.keys() & rule.set.keys():
+                scope = self.lets(rule, None)
+                for name in ranges.keys() & rule.set.keys():
+                    found = self.quiet(rule.set[name], scope, self.draft.state[name].axes)
+                    ranges[name] = union(ranges[name], found)
+        return ranges
 
     def quiet(self, expression: Expr, scope: Scope, want: Axes) -> Interval:
         """The range of an expression; anything if it is wrong, which is reported elsewhere."""
@@ -263,7 +266,7 @@ class Checker:
                     (*place, "clamp"), f"the low end {edges[0].low:g} is above the high end {edges[1].high:g}"
                 )
 
-    def lets(self, rule: Rule, number: int | None) -> tuple[Scope, None]:
+    def lets(self, rule: Rule, number: int | None) -> Scope:
         """The scope of a rule: with its `let` names, checked (and reported, where `number` is given) one by one."""
         scope = self.base
         for name, expression in rule.let.items():
@@ -279,13 +282,13 @@ class Checker:
                 continue
             ranges = {**scope.ranges, name: (typed.low, typed.high)}
             scope = replace(scope, names={**scope.names, name: typed.axes}, ranges=ranges)
-        return scope, None
+        return scope
 
     def rule(self, rule: Rule, number: int) -> None:
         place: Place = ("update", number)
         if rule.when is not None:
             self.expression(rule.when, self.base, (), f"update[{number}].when", (*place, "when"))
-        scope, _ = self.lets(rule, number)
+        scope = self.lets(rule, number)
         for name, expression in rule.set.items():
             if name in self.draft.state:
                 path = f"update[{number}].set.{name}"

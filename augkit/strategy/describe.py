@@ -102,12 +102,12 @@ def _chance(source: Expr, typed: Typed) -> str:
 
 def _choice(choice: Choice) -> str:
     operator = choice.operator
-    parts = [operator.name]
+    options = ", ".join(f"{name} {value}" for name, value in choice.options.items())
+    told = operator.name
     if operator.has_value:
-        sign = ", either sign" if choice.signed else ""
-        parts.append(f"{choice.low:.4g} to {choice.high:.4g} {operator.unit}{sign}")
-    parts += [f"{name} {value}" for name, value in choice.options.items()]
-    return " ".join(parts[:2]) + (f" ({', '.join(parts[2:])})" if parts[2:] else "")
+        told += f" {choice.low:.4g} to {choice.high:.4g} {operator.unit}".rstrip()
+        told += ", either sign" if choice.signed else ""
+    return f"{told} ({options})" if options else told
 
 
 def _steps(strategy: Strategy, steps: Iterable[Step], path: str) -> list[str]:

@@ -60,7 +60,7 @@ class _Loading:
     folder: Path | None = None
     """Of the document that is being read, if its path came from the user."""
     chain: tuple[str, ...] = ()
-    done: dict[tuple[Any, ...], Strategy] = field(default_factory=dict)
+    done: dict[tuple[Any, ...], Strategy | DocumentError] = field(default_factory=dict)
 
     def load(
         self, source: str | Path | Mapping[str, Any], params: Mapping[str, Any], image: Mapping[str, Any]
@@ -93,8 +93,14 @@ class _Loading:
             raise DocumentError(f"strategies use each other more than {MAX_USE} deep")
         remembered = (key, is_path(name), tuple(sorted(params.items())))
         if remembered not in self.done:
-            self.done[remembered] = self.load(path if is_path(name) else name, params, {})
-        return self.done[remembered]
+            try:
+                self.done[remembered] = self.load(path if is_path(name) else name, params, {})
+            except DocumentError as error:  # remembered too, or a pyramid of faulty documents is climbed on every path
+                self.done[remembered] = error
+        found = self.done[remembered]
+        if isinstance(found, DocumentError):
+            raise found
+        return found
 
     def beside(self, name: str) -> Path:
         """The file of a relative path, below the folder of the document that names it."""

@@ -342,7 +342,7 @@ class Steps:
         if not isinstance(items, list) or not items:
             self.problems.add(place, f"expected a list of mixing steps, found {shown(items)}")
             return None
-        made = []
+        made: list[MixAlternative] = []
         for number, inner in enumerate(items):
             here, at = (*place, number), f"{where}.one_of[{len(made)}]"
             self.draft.places[at] = here
