@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_references import DRAWS, choice, photos, plan_of, random_plan
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from augkit.engine.batched import execute, mix_targets
 from augkit.engine.buffers import SMALL, Recycler
@@ -247,6 +249,49 @@ def test_memory_is_used_again_once_nobody_looks_at_it() -> None:
     assert recycled.empty(shape, torch.float32, device).data_ptr() != place
     del held
     assert recycled.empty((SMALL // 2,), torch.bfloat16, device).data_ptr() == place
+
+
+class Watch(TorchDispatchMode):
+    """Notes every operation that takes a tensor from the host and gives one on the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given_devices = {a.device.type for a in args if isinstance(a, Tensor) and a.dim()}
+        if isinstance(result, Tensor) and result.device.type == "meta" and "cpu" in given_devices:
+            self.sent.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize("resample", ["nearest", "bilinear"])
+@pytest.mark.parametrize("fill", ["black", "mean", "reflect"])
+def test_on_a_device_nothing_waits(resample: str, fill: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors without data stand in for a device: whatever needs a value from there fails."""
+    images = torch.empty(8, 3, 16, 16, dtype=torch.uint8, device="meta")
+    plan = random_plan(EVERY, 8, 3, seed=1, image=ImageSettings(resample, fill))
+    base = [getattr(plan, name) for name in ("choices", "choice", "value", "strength", "u", "targets")]
+    plan = Plan(*base, (mix([1, 2] * 4, list(range(8)), [0.5] * 8),), plan.image).to("meta")
+    with pytest.raises(RuntimeError):
+        plan.choice.max().item()
+
+    def everything() -> None:
+        for out in (None, IMAGENET):
+            assert execute(images, plan, out=out).shape == images.shape
+            execute(torch.empty(images.shape, device="meta"), plan, out=out)
+        mix_targets(plan, plan.targets, 3, 0.1, (16, 16))
+
+    everything()  # constants are sent once
+    with monkeypatch.context() as patch, Watch() as watch:
+        patch.setattr(torch, "tensor", None)  # would send a new constant with every batch
+        patch.setattr(Tensor, "new_tensor", None)
+        everything()
+    assert watch.sent == []
+    with Watch() as watch:
+        images.add(torch.ones(16).to("meta"))
+    assert watch.sent, "the watch sees nothing"
 
 
 def test_threads_do_not_share_memory() -> None:

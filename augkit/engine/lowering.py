@@ -114,8 +114,14 @@ def lower(plan: Plan, size: tuple[int, int], masked: bool) -> Lowered:
             place = torch.where(slots, numbers, place)
         else:
             place[slots] = numbers
-    rows = {kind: torch.cat([NEUTRAL[kind].to(place.device)[None], *stacked]) for kind, stacked in parts.items()}
+    rows = {kind: torch.cat([_neutral(kind, place.device), *stacked]) for kind, stacked in parts.items()}
     return Lowered(place.view_as(plan.choice), rows, kernels)
+
+
+@lru_cache(maxsize=64)
+def _neutral(kind: int, device: torch.device) -> Tensor:
+    """[1, ...] parameters that change nothing; kept, since sending them to a device waits for it."""
+    return NEUTRAL[kind].to(device)[None]
 
 
 def _members(plan: Plan, masked: bool) -> Iterator[tuple[int, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -36,6 +37,13 @@ class Output:
         """Two [C] float32 tensors: `value in 0..255 * scale + shift` is the normalised value."""
         if len(self.mean) not in (1, channels):
             raise InputError(f"Output has {len(self.mean)} means but images have {channels} channels")
-        mean = torch.tensor(self.mean, device=device).expand(channels)
-        std = torch.tensor(self.std, device=device).expand(channels)
-        return 1 / (255 * std), -mean / std
+        return _scale_and_shift(self.mean, self.std, channels, device)
+
+
+@lru_cache(maxsize=64)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], channels: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Kept, since sending them to a device waits for it."""
+    middle, spread = (torch.tensor(numbers, device=device).expand(channels) for numbers in (mean, std))
+    return 1 / (255 * spread), -middle / spread

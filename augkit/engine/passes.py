@@ -86,11 +86,13 @@ def _whole(lowered: Lowered, size: tuple[int, int], nearest: bool) -> tuple[Tens
     matrix = lowered.rows[WARP][:, :2]
     turn = (matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]).abs() == 1
     whole = (matrix == matrix.round()).flatten(1).all(1) & turn
-    extent = matrix.new_tensor([size[1], size[0]])
-    first, opposite = matrix[:, :, 2], (matrix[:, :, :2] * extent).sum(2) + matrix[:, :, 2]
-    onto = (torch.minimum(first, opposite) == 0) & (torch.maximum(first, opposite) == extent)
+    flips = whole
+    for row, extent in ((0, size[1]), (1, size[0])):
+        first = matrix[:, row, 2]
+        opposite = matrix[:, row, 0] * size[1] + matrix[:, row, 1] * size[0] + first
+        flips = flips & (torch.minimum(first, opposite) == 0) & (torch.maximum(first, opposite) == extent)
     place = lowered.place.clamp(max=matrix.shape[0] - 1)
-    return whole[place], (whole & onto.all(1))[place]
+    return whole[place], flips[place]
 
 
 def describe(stage: int) -> str:

@@ -152,9 +152,10 @@ def _bilinear(images: Tensor, matrices: Tensor, depth: Tensor, fill: str) -> Ten
 
 def _scaled(matrix: Tensor, height: int, width: int, shift: float = 0.0) -> Tensor:
     """[N, 3, 3] to pixels, to the same to -1..1 over the frame; `shift` in pixels is added first."""
-    scale = matrix.new_tensor([2 / width, 2 / height, 1]).view(3, 1)
-    result = matrix * scale
-    result[:, :2, 2] += scale[:2, 0] * shift - 1
+    result = matrix.clone()
+    for row, extent in enumerate((width, height)):
+        result[:, row] *= 2 / extent
+        result[:, row, 2] += 2 / extent * shift - 1
     return result
 
 

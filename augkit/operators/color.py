@@ -24,9 +24,8 @@ ABOVE = 0.01
 )
 def color(factor: Tensor) -> Tensor:
     """Saturation: 0 is grey, 1 the image itself; stronger with the distance from 1."""
-    luma = factor.new_tensor(LUMA)
     keep = factor[:, None, None] * torch.eye(3, device=factor.device)
-    grey = (1 - factor)[:, None, None] * luma.expand(3, 3)
+    grey = torch.stack([(1 - factor) * weight for weight in LUMA], dim=1)[:, None]
     bias = torch.full_like(keep[:, :, :1], ABOVE)
     return torch.cat([keep + grey, bias], dim=2)
 

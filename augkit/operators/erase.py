@@ -15,10 +15,12 @@ TRIES = 10
 @operator(kind="erase", draws=2, keeps_black=True, source="Cutout (DeVries and Taylor 2017)", tolerance=0.0)
 def cutout(size: tuple[int, int], u: Tensor, *, length: int = 16) -> Tensor:
     """Paint a square of `length` pixels around a random pixel, cut off at the border; no strength."""
-    extent = u.new_tensor([size[0], size[1]])
-    start = torch.minimum((u * extent).floor(), extent - 1) - length // 2
-    stop = start + length
-    return torch.cat([start.clamp(min=0), torch.minimum(stop, extent)], dim=1)
+    edges = []
+    for axis, extent in enumerate(size):
+        start = (u[:, axis] * extent).floor().clamp(max=extent - 1) - length // 2
+        edges.append((start.clamp(min=0), (start + length).clamp(max=extent)))
+    (top, bottom), (left, right) = edges
+    return torch.stack([top, left, bottom, right], dim=1)
 
 
 @operator(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -12,10 +14,11 @@ DETAIL = (0, -1, 0, -1, 10, -1, 0, -1, 0)
 EDGE_ENHANCE = (-1, -1, -1, -1, 10, -1, -1, -1, -1)
 
 
-def three_by_three(weights: tuple[int, ...]) -> Tensor:
-    """Nine whole numbers to [1, 3, 3] float32 that sum to 1."""
+@lru_cache(maxsize=64)
+def three_by_three(weights: tuple[int, ...], device: torch.device | None = None) -> Tensor:
+    """Nine whole numbers to [1, 3, 3] float32 that sum to 1; kept, since sending them to a device waits for it."""
     kernel = torch.tensor(weights, dtype=torch.float32).view(1, 3, 3)
-    return kernel / kernel.sum()
+    return (kernel / kernel.sum()).to(device or "cpu")
 
 
 @operator(
@@ -23,7 +26,7 @@ def three_by_three(weights: tuple[int, ...]) -> Tensor:
 )
 def sharpness(factor: Tensor) -> Kernel:
     """0 is smoothed, 1 the image itself, above 1 sharper; stronger with the distance from 1."""
-    weights = three_by_three(SMOOTH).to(factor.device)
+    weights = three_by_three(SMOOTH, factor.device)
     return Kernel(weights.expand(factor.shape[0], 3, 3), factor)
 
 
@@ -52,11 +55,17 @@ def gaussian_blur(radius: Tensor, *, widest: float = 2.4) -> Kernel:
     Three extended box blurs, as Pillow runs them. `widest` bounds the radius, since it decides the kernel's size for
     every image: raise it in a document that wants to blur more than 2.4 pixels.
     """
-    reach = int(box_radius(torch.tensor([float(widest)])).floor().item()) + 1
+    reach = _reach(float(widest))
     offset = torch.arange(-reach, reach + 1, device=radius.device)
     size = box_radius(radius.clamp(0, widest))[:, None]
     box = (size + 1 - offset.abs()).clamp(0, 1) / (2 * size + 1)
     return Kernel(_convolve(_convolve(box, box), box), torch.zeros_like(radius), "replicate")
+
+
+@lru_cache(maxsize=64)
+def _reach(radius: float) -> int:
+    """How many pixels to each side one box blur of a blur of `radius` looks."""
+    return int(box_radius(torch.tensor([radius])).floor().item()) + 1
 
 
 def box_radius(radius: Tensor) -> Tensor:

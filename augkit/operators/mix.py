@@ -14,12 +14,14 @@ def cutmix_boxes(lam: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor:
         centre: [N, 2] float32 in 0..1, (y, x) of the box's centre.
         size: (H, W).
     """
-    extent = centre.new_tensor([size[0], size[1]])
-    half = ((extent * (1 - lam.clamp(0, 1)).sqrt()[:, None]).floor() / 2).floor()
-    middle = torch.minimum((centre * extent).floor(), extent - 1)
-    start = (middle - half).clamp(min=0)
-    stop = torch.minimum(middle + half, extent)
-    return torch.cat([start, stop], dim=1).long()
+    side = (1 - lam.clamp(0, 1)).sqrt()
+    edges = []
+    for axis, extent in enumerate(size):
+        half = ((side * extent).floor() / 2).floor()
+        middle = (centre[:, axis] * extent).floor().clamp(max=extent - 1)
+        edges.append(((middle - half).clamp(min=0), (middle + half).clamp(max=extent)))
+    (top, bottom), (left, right) = edges
+    return torch.stack([top, left, bottom, right], dim=1).long()
 
 
 def kept_share(boxes: Tensor, size: tuple[int, int]) -> Tensor:

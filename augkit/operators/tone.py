@@ -99,7 +99,8 @@ def contrast(factor: Tensor, histogram: Tensor) -> Tensor:
     """Distance from the image's mean grey times the factor; stronger with the distance from 1."""
     value = levels(factor)
     pixels = histogram[:, 0].sum(1).clamp(min=1)
-    grey = ((_wide(histogram) @ _wide(value[0, 0])) * _wide(value.new_tensor(LUMA))).sum(1)
+    red, green, blue = (_wide(histogram) @ _wide(value[0, 0])).unbind(1)
+    grey = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
     mean = column((grey / pixels + 0.5).floor().float())
     return three(mean + column(factor) * (value - mean))
 
