@@ -29,7 +29,7 @@ class Scores:
     @property
     def accuracy(self) -> float:
         """Top-1 accuracy over all images, 0..1."""
-        return float(self.correct.sum() / self.seen.sum())
+        return int(self.correct.sum()) / int(self.seen.sum())
 
     def by_class(self) -> list[float | None]:
         """Accuracy 0..1 of each class; None for a class without an image in the split."""

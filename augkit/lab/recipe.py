@@ -120,6 +120,8 @@ class Recipe(_Part):
     channels_last: bool = True
     device: str = "auto"
     """`auto` takes an accelerator if there is one."""
+    threads: int | None = Field(None, ge=1)
+    """Of the CPU; None leaves it to torch. Small networks are quickest on one; the last bit of sums depends on it."""
     tensorboard: bool = False
 
     @property

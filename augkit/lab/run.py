@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +28,7 @@ from augkit.lab.progress import Reporter
 from augkit.lab.recipe import Recipe, load_recipe, read_recipe
 from augkit.plugins import registry as default_registry
 from augkit.registry import Registry
+from augkit.strategy.model import Strategy
 
 PACKAGES = ("augkit", "torch", "kornia", "timm", "torchvision", "torchmetrics", "numpy", "pillow", "pydantic")
 
@@ -60,25 +63,41 @@ def train(
     if recipe.tensorboard:
         check_board()
     files.claim(folder, resume=resume)
-    _same_recipe(folder, recipe)
+    _same_recipe(folder, recipe, strategy)
     if (folder / files.SUMMARY).exists():
         return folder
     device = pick_device(recipe.device)
-    files.write_yaml(folder / files.RECIPE, recipe.model_dump(mode="json"))
+    with threads(recipe.threads):
+        _train(recipe, registry, device, folder, strategy.hash)
+    return folder
+
+
+def _train(recipe: Recipe, registry: Registry, device: torch.device, folder: Path, strategy_hash: str) -> None:
     run = prepare(recipe, lab_data.load(recipe.data, device), registry, device)
+    files.write_yaml(folder / files.RECIPE, recipe.model_dump(mode="json"))  # only now: a wrong recipe claims nothing
     checkpoint = files.load_checkpoint(folder)
     if checkpoint is not None:
         if checkpoint["recipe"] != recipe.hash:
             raise StateError("the checkpoint belongs to another recipe; remove it to train anew", file=folder)
         run.load_state_dict(checkpoint)
-    files.write_json(folder / files.ENVIRONMENT, environment(run, strategy.hash))
+    files.write_json(folder / files.ENVIRONMENT, environment(run, strategy_hash))
     _epochs(run, folder)
     finish(run, folder)
-    return folder
 
 
-def _same_recipe(folder: Path, recipe: Recipe) -> None:
-    """Raise if the folder holds another recipe than this one."""
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """As many CPU threads as said, and what it was before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _same_recipe(folder: Path, recipe: Recipe, strategy: Strategy) -> None:
+    """Raise if the folder's run was begun with another recipe, or with another document by the policy's name."""
     path = folder / files.RECIPE
     if not path.exists():
         return
@@ -90,6 +109,13 @@ def _same_recipe(folder: Path, recipe: Recipe) -> None:
             f"this run was begun with {first}: {there.get(first)}, not {here.get(first)}; resume it with its own recipe"
             f" or choose another folder with --out (differing: {', '.join(differing)})",
             file=path,
+        )
+    noted = folder / files.ENVIRONMENT
+    if noted.exists() and json.loads(noted.read_text(encoding="utf-8"))["strategy_sha256"] != strategy.hash:
+        raise StateError(
+            f'this run was begun with another document than "{recipe.policy_name}" as it stands now;'
+            " put the document back or choose another folder with --out",
+            file=folder,
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLORS = {"many": "#3b6ea5", "medium": "#d9893b", "few": "#a53b4f"}
 GREY = "#666666"
@@ -51,7 +52,9 @@ def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
             value for value, row in zip(known, rows, strict=True) if row["group"] == group and not math.isnan(value)
         ]
         if members:
-            axes.bar(0, 0, color=color, label=f"{group} ({len(members)} classes): {sum(members) / len(members):.1f} %")
+            number = f"{len(members)} class{'es' if len(members) > 1 else ''}"
+            label = f"{group} ({number}): {sum(members) / len(members):.1f} %"
+            axes.bar(0, 0, color=color, label=label)
     images = axes.twinx()
     images.plot(range(len(rows)), counts, color=GREY, marker="." if len(rows) <= 30 else None, linewidth=1)
     images.set(yscale="log", ylabel="training images (line)", ylim=(max(0.7, min(counts) / 1.5), max(counts) * 1.5))
@@ -82,6 +85,7 @@ def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str],
         image = axes.imshow(shade, aspect="auto", cmap="magma_r", vmin=0, vmax=top, interpolation="nearest")
         axes.set_title(operators[number], fontsize=9)
         axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for row in grid:
         _class_ticks(row[0], [names[c] for c in order], along_x=False)
     figure.supxlabel("epoch", fontsize=9)
