@@ -142,7 +142,7 @@ def pick_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
-        raise DocumentError(f'device "{name}" cannot be used ({first}); say auto or cpu', path="device") from error
+        raise DocumentError(f'"{name}" cannot be used ({first}); say auto or cpu', path="device") from error
 
 
 def environment(run: Training, policy_hash: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str],
         image = axes.imshow(shade, aspect="auto", cmap="magma_r", vmin=0, vmax=top, interpolation="nearest")
         axes.set_title(operators[number], fontsize=9)
         axes.tick_params(labelsize=7)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     for row in grid:
         _class_ticks(row[0], [names[c] for c in order], along_x=False)
     figure.supxlabel("epoch", fontsize=9)
