@@ -10,6 +10,9 @@ from torch import Tensor
 
 from augkit.errors import InputError
 
+LARGEST_INDEX = 1 << 28
+"""A data set's positions are counted by epoch in a table of this length at most (2 GB)."""
+
 
 def check_images(images: Tensor, *, first: bool) -> None:
     """Refuse anything but [B, 3, H, W] uint8 or float in 0..1."""
@@ -54,6 +57,28 @@ def check_targets(targets: Tensor, num_classes: int | None) -> None:
                 f"targets hold class {wrong}, but the policy was loaded with {num_classes} classes"
                 f" (0..{num_classes - 1}); load it with this data set's class_counts"
             )
+
+
+def check_fit(name: str, value: Tensor, targets: Tensor) -> None:
+    """Refuse what has another length or device than the targets."""
+    if len(value) != len(targets):
+        raise InputError(f"{name} has {len(value)} entries but there are {len(targets)} targets")
+    if value.device != targets.device:
+        raise InputError(f"{name} is on {value.device} but targets are on {targets.device}; move both to one device")
+
+
+def check_companion(name: str, value: Tensor, targets: Tensor, limit: int | None) -> Tensor:
+    """`index` or `group` of each image as [B] int64; on the CPU also that all are in 0..limit - 1."""
+    if not isinstance(value, Tensor) or value.ndim != 1 or value.is_floating_point() or value.dtype == torch.bool:
+        what = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"{name} must be an int64 tensor [B], not {what}")
+    check_fit(name, value, targets)
+    if value.numel() and value.device.type == "cpu":
+        low, high = (int(edge) for edge in value.aminmax())
+        most = LARGEST_INDEX if limit is None else limit
+        if low < 0 or high >= most:
+            raise InputError(f"{name} holds {low if low < 0 else high}, outside 0..{most - 1}")
+    return value.long()
 
 
 def first_answer(output: Any) -> Tensor | None:

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as distributed
 from torch import Tensor
 
 from augkit.binding import Counts, Facts
-from augkit.checks import check_images, check_logits, check_targets
+from augkit.checks import check_companion, check_fit, check_images, check_logits, check_targets
 from augkit.engine.batched import execute, mix_targets
 from augkit.engine.draw import draw
 from augkit.engine.environment import Bank
 from augkit.engine.output import Output
 from augkit.engine.plan import Plan
 from augkit.engine.program import bind
-from augkit.engine.streams import Occurrences, fold, key_of
+from augkit.engine.streams import Occurrences, image_keys, key_of
 from augkit.errors import InputError, StateError
 from augkit.learning.memory import Memory
 from augkit.learning.pool import Pool
@@ -55,16 +54,19 @@ class Policy:
     ) -> None:
         facts = Facts.gather(class_counts, class_names, groups, num_samples, epochs)
         facts.require(strategy)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing must be in 0..1, below 1, not {label_smoothing}")
         self.strategy, self.needs, self.facts = strategy, strategy.needs, facts
         self.num_classes = facts.num_classes
         self.seed, self.out, self.label_smoothing = seed, out, label_smoothing
         self.program = bind(strategy, facts.sizes)
         self.statistics = Statistics(self.num_classes or 1, len(self.program.choices), registry.signals)
         first = facts.first_signals([*BY_CLASS, *self.statistics.signals])
-        self.memory = Memory(self.program, seed, first)
+        counted = [*BY_CLASS, *self.statistics.signals, "used", "strength_used"]
+        self.memory = Memory(self.program, seed, first, counted)
         self.pool: Pool | None = None
         if "pool" in self.needs:
-            self.attach_pool(Pool(self.num_classes or 1, seed=seed))
+            self.attach_pool(Pool(self.num_classes or 1))
         self.enabled = self.mixing = True
         self.epoch = self.step = self._batch = 0
         self._began = False
@@ -179,30 +181,25 @@ class Policy:
             StateError: the epoch before ended without the `observe` that the document needs.
         """
         plan = self.plan(targets, index=index, group=group, images=images)
-        self.statistics.count_plan(plan, plan.targets if self.num_classes else torch.zeros_like(plan.targets))
         return self.apply(images, plan)
 
     def plan(
         self, targets: Tensor, *, index: Tensor | None = None, group: Tensor | None = None, images: Tensor | None = None
     ) -> Plan:
-        """Draw the next batch's plan; `images` only feed the pool of a document that draws partners from it."""
-        check_targets(targets, self.num_classes)
-        self._check_companions(targets, index, group, images)
-        if images is not None:
-            check_images(images, first=self.step == 0)
+        """Draw the next batch's plan, and count it as what happens to these images.
+
+        `images` only feed the pool of a document that draws partners from it.
+        """
+        targets, indices = self._check(targets, images, index, group)
         self._settle_device(targets)
         self.begin_epoch()
         if self.pool is not None and images is not None and "pool" in self.needs:
             kept = images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)
-            self.pool.add(kept, targets, index)
-        indices = {
-            "y": targets,
-            **({"index": index} if index is not None else {}),
-            **({"group": group} if group is not None else {}),
-        }
+            self.pool.add(kept, indices["y"], indices.get("index"))
         if "step" in self.strategy.reads:
             self.memory.set_signals({"step": torch.full((), float(self.step), device=self.device)})
-        keys, epoch_key = self._keys(targets, index)
+        epoch_key = torch.full((), key_of(self.seed, self.epoch, "image"), dtype=torch.int64, device=self.device)
+        keys = image_keys(epoch_key, len(targets), indices.get("index"), self.occurrences, self._batch)
         self._bank.begin(keys)
         root = self.program.root
         environment = self.memory.environment(root, "draw", self.epoch)
@@ -210,17 +207,20 @@ class Policy:
         plan = draw(self.program, self.memory.values, environment, self.pool, mixing=self.mixing and self.enabled)
         if not self.enabled:
             plan = plan.without_operators()
+        self.statistics.count_plan(plan, plan.targets if self.num_classes else torch.zeros_like(plan.targets))
         self._batch += 1
         self.step += 1
         self.last_plan = plan
         return plan
 
     def apply(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-        """Do what a plan says: the same plan and images give the same result. Shapes as for calling the policy.
+        """Do what a plan says: the same plan and images give the same result, as long as the pool holds the same
+        images (only documents with `partner: pool` look there). Shapes as for calling the policy.
 
         Raises:
             InputError: the plan was drawn for another number of images.
         """
+        check_images(images, first=False)
         if len(plan) != len(images):
             raise InputError(f"the plan was drawn for {len(plan)} images but there are {len(images)}")
         if images.device != plan.choice.device:
@@ -269,8 +269,8 @@ class Policy:
             )
         if self.num_classes is None:
             return
-        self._settle_device(targets)
-        self.statistics.count_answers(logits.detach(), targets.to(logits.device), split)
+        # the policy may work on the host while the model is elsewhere: counts stay where the policy is
+        self.statistics.count_answers(logits.detach().to(self.device), targets.long().to(self.device), split)
 
     def end_epoch(self) -> None:
         """Run the rules of an epoch's end with its counts, and begin to count anew.
@@ -280,25 +280,43 @@ class Policy:
         """
         self.begin_epoch()
         self.statistics.reduce()
-        if "observe" in self.needs and self.statistics.drawn and not self.statistics.observed:
-            raise StateError(
-                f'strategy "{self.strategy.name}" learns from the model\'s answers but saw none in epoch {self.epoch};'
-                " call policy.observe(logits) after each forward pass, or use augkit.integrations.timm.wrap"
-            )
+        self._refuse_unwatched()
         sums = {name: value.clone() for name, value in self.statistics.sums.items()}
         self.memory.set_signals({**sums, "step": torch.full((), float(self.step), device=self.device)})
         self.memory.run("epoch_end", self.epoch)
-        self.history.append({"epoch": self.epoch, **{name: value.tolist() for name, value in sums.items()}})
+        self.history.append({"epoch": self.epoch, **{name: value.cpu() for name, value in sums.items()}})
         self._warn_of_divisions()
         self.statistics.reset()
         self.occurrences.reset()
         self.epoch += 1
         self._batch, self._began = 0, False
 
+    def restart_epoch(self) -> None:
+        """Forget the batches drawn in the epoch under way, so that it begins anew; counts of validation stay."""
+        counted = self.statistics.sums
+        self.statistics.reset()
+        self.statistics.sums |= {name: value for name, value in counted.items() if name.startswith("val_")}
+        self.occurrences.reset()
+        self.step -= self._batch
+        self._batch = 0
+
+    def _refuse_unwatched(self) -> None:
+        counts = self.statistics
+        unseen = {"observe": not counts.observed, "val": not counts.observed_val}
+        calls = {"observe": "policy.observe(logits) after each forward pass, or use augkit.integrations.timm.wrap"}
+        calls["val"] = 'policy.observe(logits, targets, split="val") on validation images before the epoch ends'
+        for need, missing in unseen.items():
+            if need in self.needs and counts.drawn and missing:
+                raise StateError(
+                    f'strategy "{self.strategy.name}" learns from the model\'s {"val " if need == "val" else ""}answers'
+                    f" but saw none in epoch {self.epoch}; call {calls[need]}"
+                )
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly, seed included; tensors on the CPU."""
         return {
             "strategy": self.strategy.hash,
+            "class_counts": None if self.facts.counts is None else self.facts.counts.tolist(),
             "seed": self.seed,
             "epoch": self.epoch,
             "step": self.step,
@@ -322,39 +340,36 @@ class Policy:
                 f'the stored state belongs to another document than "{self.strategy.name}" as it stands now;'
                 " load the document it was made with, or start anew"
             )
+        own = None if self.facts.counts is None else self.facts.counts.tolist()
+        if state["class_counts"] != own:
+            raise StateError("the stored state belongs to another data set: its class counts differ from this policy's")
         self.memory.load_state_dict(state["memory"])
         self.statistics.load_state_dict(state["statistics"])
         self.memory.seed = self.seed = state["seed"]
         self.epoch, self.step, self._batch, self._began = state["epoch"], state["step"], state["batch"], state["began"]
+        now = {"epoch": float(self.epoch), "step": float(self.step)}
+        self.memory.set_signals({name: torch.full((), value, device=self.device) for name, value in now.items()})
         self.occurrences.counts = state["occurrences"].to(self.device, copy=True)
         self.history = list(state["history"])
         if self.pool is not None and state["pool"] is not None:
             self.pool.load_state_dict(state["pool"])
 
-    def _keys(self, targets: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
-        epoch_key = torch.full((), key_of(self.seed, self.epoch, "image"), dtype=torch.int64, device=targets.device)
-        if index is not None:
-            return fold(fold(epoch_key, index), self.occurrences.take(index)), epoch_key
-        rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
-        base = torch.full(
-            (), key_of(self.seed, self.epoch, "batch", rank, self._batch), dtype=torch.int64, device=targets.device
-        )
-        return fold(base, torch.arange(len(targets), device=targets.device)), epoch_key
-
-    def _check_companions(
-        self, targets: Tensor, index: Tensor | None, group: Tensor | None, images: Tensor | None
-    ) -> None:
-        for name, value in (("images", images), ("index", index), ("group", group)):
-            if value is None:
-                if name in self.needs:
-                    raise InputError(f'strategy "{self.strategy.name}" uses `{name}`: pass {name}= with each batch')
-                continue
-            if len(value) != len(targets):
-                raise InputError(f"{name} has {len(value)} entries but there are {len(targets)} targets")
-            if value.device != targets.device:
-                raise InputError(
-                    f"{name} is on {value.device} but targets are on {targets.device}; move both to one device"
-                )
+    def _check(
+        self, targets: Tensor, images: Tensor | None, index: Tensor | None, group: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Everything that comes with a batch, checked; the labels and companions as int64."""
+        check_targets(targets, self.num_classes)
+        indices = {"y": targets.long()}
+        limits = {"index": self.facts.num_samples if "index" in self.needs else None, "group": self.facts.num_groups}
+        for name, value in (("index", index), ("group", group)):
+            if value is not None:
+                indices[name] = check_companion(name, value, targets, limits[name])
+            elif name in self.needs:
+                raise InputError(f'strategy "{self.strategy.name}" uses `{name}`: pass {name}= with each batch')
+        if images is not None:
+            check_fit("images", images, targets)
+            check_images(images, first=self.step == 0)
+        return targets, indices
 
     def _settle_device(self, targets: Tensor) -> None:
         if targets.device == self.device:

@@ -307,7 +307,9 @@ def _pick(draw: st.DrawFn, place: Place) -> dict[str, Any]:
 @st.composite
 def _mix(draw: st.DrawFn, place: Place) -> Any:
     body = {"p": _share(draw, place), "alpha": draw(st.sampled_from([0.2, 1]))}
-    body["weights"] = draw(st.sampled_from(["1 / class_count", "class_rank + 1", "correct"]))
+    body["weights"] = draw(
+        st.sampled_from(["1 / class_count", "class_rank + 1", "correct", "1", "epoch", "class_rank * (y == 1)"])
+    )
     return {draw(st.sampled_from(["mixup", "cutmix"])): body}
 
 

@@ -114,9 +114,36 @@ def test_mixes_draw_for_each_pair() -> None:
 
 def test_switching_takes_one_mix_an_image() -> None:
     plan = Policy.load("mixup_cutmix", class_counts=[1, 1]).plan(torch.arange(MANY) % 2)
-    kinds = torch.stack([mix.kind for mix in plan.mixes])
-    assert ((kinds > 0).sum(0) <= 1).all()
-    share((kinds == MIX_KINDS.index("cutmix")).any(0), 0.5)
+    (mix,) = plan.mixes
+    assert (mix.kind > 0).all()
+    share(mix.kind == MIX_KINDS.index("cutmix"), 0.5)
+
+
+def test_a_switched_mix_blends_two_images_only() -> None:
+    policy = Policy.load("mixup_cutmix", class_counts=[1] * 64)
+    _, labels = policy(torch.zeros(64, 3, 8, 8, dtype=torch.uint8), torch.arange(64))
+    assert ((labels > 0).sum(1) <= 2).all()
+
+
+def test_partner_weights_are_an_image_s_own_and_none_leaves_it_alone() -> None:
+    def partners(partner: str, weights: str, counts: list[int]) -> torch.Tensor:
+        mix = {"mixup": {"p": 1, "partner": partner, "weights": weights}}
+        policy = Policy.load({"augkit": 1, "name": "w", "pipeline": [{"batch": [mix]}]}, class_counts=counts)
+        targets = (torch.arange(MANY) % 10 == 0).long()
+        plan = policy.plan(targets, images=torch.zeros(MANY, 3, 2, 2, dtype=torch.uint8))
+        return torch.where(plan.mixes[0].kind > 0, plan.mixes[0].partner_class, -1)
+
+    for partner in ("batch", "pool"):
+        share(partners(partner, "1", [9, 1]) == 1, 0.1)
+        share(partners(partner, "1 / class_count", [9, 1]) == 1, 0.5)
+        assert (partners(partner, "class_count < 1", [9, 1]) == -1).all()
+        assert (partners(partner, "class_count == 1", [9, 1, 1]) == 1).all(), "no image of class 2 came by"
+
+
+def test_alternatives_without_weight_are_never_drawn() -> None:
+    for weight in (0, "0 * epoch"):
+        one_of = [{"weight": weight, "steps": ["invert"]}, {"weight": 0, "steps": ["hflip"]}]
+        assert (plan_of({"one_of": one_of}).choice < 0).all()
 
 
 def test_step_counts_batches() -> None:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from augkit.engine.choose import weighted, weighted_without_replacement
 from augkit.engine.environment import Environment
 from augkit.engine.mixing import PartnerPool, draw_mixes
 from augkit.engine.plan import ImageSettings, Mix, Plan
-from augkit.engine.program import Bound, Program, SubPolicies
+from augkit.engine.program import Bound, Program
 from augkit.strategy.model import BatchStep, OneOfStep, OperatorStep, PickStep, Step, UseStep
 
 Values = Mapping[str, Mapping[str, Tensor]]
@@ -161,44 +162,32 @@ def _chosen(bound: Bound, env: Environment, step: PickStep, path: str, slots: in
         if step.replace or slots == 1:
             return (env.uniform(f"{path}.pick", ("batch",), slots) * ops).long()
         return env.uniform(f"{path}.pick", ("batch",), ops).topk(slots, dim=1).indices
-    weights = env.ask(f"{path}.weights", ("batch", "ops")).expand(batch, ops).clamp(min=0)
+    weights = env.ask(f"{path}.weights", ("batch", "ops")).expand(batch, ops)
     if step.replace:
-        total = weights.cumsum(1)
-        reach = env.uniform(f"{path}.pick", ("batch",), slots) * total[:, -1:]
-        # right=True passes over operators of weight 0 that share a boundary
-        drawn = torch.searchsorted(total.contiguous(), reach.contiguous(), right=True).clamp(max=ops - 1)
-        return torch.where(total[:, -1:] > 0, drawn, -1)
-    # the largest log w + Gumbel noise are a weighted draw without replacement (Efraimidis and Spirakis 2006)
-    noise = -torch.log(-torch.log(env.uniform(f"{path}.pick", ("batch",), ops).clamp(1e-12, 1 - 1e-7)))
-    best = (weights.log() + noise).topk(min(slots, ops), dim=1)
-    drawn = torch.where(best.values > float("-inf"), best.indices, -1)
-    return torch.nn.functional.pad(drawn, (0, slots - drawn.shape[1]), value=-1)
+        return weighted(weights, env.uniform(f"{path}.pick", ("batch",), slots))
+    return weighted_without_replacement(weights, env.uniform(f"{path}.pick", ("batch",), ops), slots)
 
 
 def _one_of(drawing: Drawing, bound: Bound, env: Environment, step: OneOfStep, path: str, mixes: list[Mix]) -> Columns:
+    batch, ways = len(env.batch_keys), len(step.alternatives)
+    u = env.uniform(path, ("batch",), 1)
     table = bound.tables.get(path)
-    sites = range(len(step.alternatives))
     if table is not None:
-        weight = table.weight.expand(len(env.batch_keys), -1)
+        sub = weighted(table.weight.expand(batch, -1), u)[:, 0]
+        row = sub.clamp(min=0)
+        happens = env.uniform(f"{path}.p?", ("batch",), table.p.shape[1]) < table.p[row]
+        columns = Columns(torch.where(happens, table.choice[row], -1), table.strength[row], table.value[row])
     else:
-        weight = torch.stack(
-            [env.ask(f"{path}[{k}].weight", ("batch",)).expand(len(env.batch_keys)) for k in sites], dim=1
-        ).clamp(min=0)
-    total = weight.cumsum(1)
-    reach = env.uniform(path, ("batch",), 1) * total[:, -1:]
-    sub = torch.searchsorted(total.contiguous(), reach, right=True)[:, 0].clamp(max=len(step.alternatives) - 1)
-    if table is not None:
-        return _from_table(env, table, sub, path)
-    parts = [_steps(drawing, bound, env, step.alternatives[k].steps, f"{path}[{k}].steps", mixes) for k in sites]
-    width = max(part.choice.shape[1] for part in parts)
-    padded = [_pad(part, width) for part in parts]
-    pick = sub[None, :, None].expand(1, -1, width)
-    return Columns(*(torch.stack(tensors).gather(0, pick)[0] for tensors in zip(*padded, strict=True)))
-
-
-def _from_table(env: Environment, table: SubPolicies, sub: Tensor, path: str) -> Columns:
-    happens = env.uniform(f"{path}.p?", ("batch",), table.p.shape[1]) < table.p[sub]
-    return Columns(torch.where(happens, table.choice[sub], -1), table.strength[sub], table.value[sub])
+        weights = env.ask_each([f"{path}[{k}].weight" for k in range(ways)])
+        sub = weighted(weights, u)[:, 0]
+        parts = [
+            _steps(drawing, bound, env, step.alternatives[k].steps, f"{path}[{k}].steps", mixes) for k in range(ways)
+        ]
+        width = max(part.choice.shape[1] for part in parts)
+        row = sub.clamp(min=0)[None, :, None].expand(1, -1, width)
+        padded = zip(*(_pad(part, width) for part in parts), strict=True)
+        columns = Columns(*(torch.stack(tensors).gather(0, row)[0] for tensors in padded))
+    return _gate(columns, sub >= 0)
 
 
 def _pad(columns: Columns, width: int) -> Columns:

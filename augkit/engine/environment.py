@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -133,3 +133,8 @@ class Environment:
         if axes is None:
             return result
         return result.reshape([self.size(axis) if axis in typed.axes else 1 for axis in axes])
+
+    def ask_each(self, paths: Sequence[str]) -> Tensor:
+        """[B, len(paths)]: the expressions at several paths, side by side."""
+        batch = len(self.batch_keys)
+        return torch.stack([self.ask(path, ("batch",)).expand(batch) for path in paths], dim=1)

@@ -102,7 +102,7 @@ def bind(strategy: Strategy, sizes: Sizes) -> Program:
     """
     choices: list[Choice] = []
     bounds: list[Bound] = []
-    _place(strategy, "", choices, bounds)
+    _place(strategy, "", choices, bounds, [])
     return Program(
         bounds[0],
         tuple(bounds),
@@ -117,16 +117,20 @@ def bind(strategy: Strategy, sizes: Sizes) -> Program:
     )
 
 
-def _place(part: Strategy, path: str, choices: list[Choice], bounds: list[Bound]) -> Bound:
+def _place(part: Strategy, path: str, choices: list[Choice], bounds: list[Bound], singles: list[int]) -> Bound:
     bound = Bound(part, path, len(choices))
     choices.extend(part.choices)
     bounds.append(bound)
     steps = list(steps_of(part.pipeline, "pipeline"))
     for where, step in steps:
         if isinstance(step, OperatorStep):
-            if step.choice not in choices:
+            # shared among single operators only: a palette's columns count that palette's picks
+            shared = next((i for i in singles if choices[i] == step.choice), None)
+            if shared is None:
+                shared = len(choices)
                 choices.append(step.choice)
-            bound.single[where] = choices.index(step.choice)
+                singles.append(shared)
+            bound.single[where] = shared
         elif isinstance(step, PickStep):
             most = math.ceil(part.typed[f"{where}.pick.count"].high)
             bound.slots[f"{where}.pick"] = max(0, most if step.replace else min(most, bound.ops))
@@ -136,7 +140,7 @@ def _place(part: Strategy, path: str, choices: list[Choice], bounds: list[Bound]
             if table is not None:
                 bound.tables[f"{where}.one_of"] = table
         elif isinstance(step, UseStep):
-            bound.children[where] = _place(step.strategy, f"{path}{where}/", choices, bounds)
+            bound.children[where] = _place(step.strategy, f"{path}{where}/", choices, bounds, singles)
     return bound
 
 

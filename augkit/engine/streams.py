@@ -10,6 +10,7 @@ import hashlib
 from functools import lru_cache
 
 import torch
+import torch.distributed as distributed
 from torch import Tensor
 
 _WRAP = 1 << 64
@@ -118,3 +119,25 @@ class Occurrences:
             grown = max(length, 2 * len(self.counts))
             more = torch.zeros(grown - len(self.counts), dtype=torch.int64, device=self.counts.device)
             self.counts = torch.cat([self.counts, more])
+
+
+def image_keys(epoch_key: Tensor, size: int, index: Tensor | None, occurrences: Occurrences, batch: int) -> Tensor:
+    """The stream of each image of a batch.
+
+    Args:
+        epoch_key: [] int64.
+        size: B.
+        index: [B] int64 positions in the data set; without them the key is (rank, batch, position in the batch).
+        occurrences: how often each index came before in this epoch, on this rank.
+        batch: number of the batch in this epoch.
+
+    Returns:
+        [B] int64.
+    """
+    together = distributed.is_available() and distributed.is_initialized()
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+    if index is None:
+        base = fold(fold(epoch_key, key_of("batch", rank)), batch)
+        return fold(base, torch.arange(size, device=epoch_key.device))
+    # another rank may hold the same image (RepeatAug, padding): its draws are others
+    return fold(fold(epoch_key, index), occurrences.take(index) * world + rank)

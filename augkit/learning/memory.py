@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from augkit.strategy.expression import AXES
 
 
 class Memory:
-    """Names and values of a program's strategies: params, signals (shared) and state (each its own).
+    """Values by name of a program's strategies: signals (shared) and state (each its own).
 
     Signals that count answers hold the last finished epoch, so that nothing that is read while images are drawn
     changes within an epoch.
@@ -26,16 +26,16 @@ class Memory:
         program: the bound strategies.
         seed: of the random numbers in state and rules; every rank uses the same.
         signals: initial value of every shared signal, by name.
+        counted: the signals that are counted anew each epoch.
     """
 
-    def __init__(self, program: Program, seed: int, signals: Mapping[str, Tensor]) -> None:
-        self.program, self.seed = program, seed
+    def __init__(self, program: Program, seed: int, signals: Mapping[str, Tensor], counted: Sequence[str]) -> None:
+        self.program, self.seed, self.counted = program, seed, tuple(counted)
         self.divisions = torch.zeros((), dtype=torch.int64)
         self.values: dict[str, dict[str, Tensor]] = {}
         for bound in program.bounds:
-            params = {name: torch.tensor(float(value)) for name, value in bound.strategy.params.items()}
             use = torch.zeros(program.sizes.classes, bound.ops)
-            self.values[bound.path] = {**signals, "used": use, "strength_used": use.clone(), **params}
+            self.values[bound.path] = {**signals, "used": use, "strength_used": use.clone()}
         for bound in program.bounds:
             for name in bound.strategy.state:
                 value = evaluate(bound.strategy.typed[f"state.{name}.init"], self.environment(bound, "init", 0))
@@ -93,20 +93,28 @@ class Memory:
                 " guard the expression with clip or where",
                 file=strategy.file,
             )
-        for bound_name, limit in zip(("low", "high"), spec.clamp or (None, None), strict=True):
+        whole = spec.dtype == "int"
+        value = value.round() if whole else value.clone()
+        for side, limit in zip(("low", "high"), spec.clamp or (None, None), strict=True):
             if limit is not None:
-                edge = evaluate(strategy.typed[f"state.{name}.clamp.{bound_name}"], environment)
-                value = torch.maximum(value, edge) if bound_name == "low" else torch.minimum(value, edge)
-        return (value.round() if spec.dtype == "int" else value).clone()
+                edge = evaluate(strategy.typed[f"state.{name}.clamp.{side}"], environment)
+                if side == "low":
+                    value = torch.maximum(value, edge.ceil() if whole else edge)
+                else:
+                    value = torch.minimum(value, edge.floor() if whole else edge)
+        return value
+
+    def _changing(self, bound: Bound) -> list[str]:
+        """Names whose values a run changes and its future depends on: state, and what was counted and is read."""
+        return [*bound.strategy.state, *(name for name in self.counted if name in bound.strategy.reads)]
 
     def state_dict(self) -> dict[str, Any]:
         """Every value that can change, on the CPU."""
-        return {
-            "values": {
-                path: {n: v.to("cpu", copy=True) for n, v in values.items()} for path, values in self.values.items()
-            },
-            "divisions": self.divisions.to("cpu", copy=True),
+        kept = {
+            bound.path: {name: self.values[bound.path][name].to("cpu", copy=True) for name in self._changing(bound)}
+            for bound in self.program.bounds
         }
+        return {"values": kept, "divisions": self.divisions.to("cpu", copy=True)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave.
@@ -114,14 +122,15 @@ class Memory:
         Raises:
             StateError: a name or a shape does not fit this document and data set.
         """
-        device = self.divisions.device
-        for path, values in self.values.items():
-            stored = state["values"].get(path, {})
-            for name, value in values.items():
-                if name not in stored or stored[name].shape != value.shape:
+        device, loaded = self.divisions.device, {}
+        for bound in self.program.bounds:
+            stored = state["values"].get(bound.path, {})
+            for name in self._changing(bound):
+                needed = tuple(self.values[bound.path][name].shape)
+                if name not in stored or tuple(stored[name].shape) != needed:
                     found = tuple(stored[name].shape) if name in stored else "nothing"
-                    raise StateError(
-                        f'stored state has {found} for "{path}{name}", this policy needs {tuple(value.shape)}'
-                    )
-            self.values[path] = {name: stored[name].to(device, copy=True) for name in values}
+                    raise StateError(f'stored state has {found} for "{bound.path}{name}", this policy needs {needed}')
+                loaded[bound.path, name] = stored[name].to(device, copy=True)
+        for (path, name), value in loaded.items():
+            self.values[path][name] = value
         self.divisions = state["divisions"].to(device, copy=True)

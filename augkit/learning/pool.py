@@ -7,15 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.engine.streams import ordinal, site_constants, uniforms
+from augkit.engine.streams import ordinal
 from augkit.errors import InputError, StateError
 
 
 class Pool:
-    """At most `per_class` uint8 images of each class, with the index each came from.
+    """The latest uint8 images of each class, at most `per_class`, with the index each came from.
 
-    A class's images fill its slots first; afterwards image number k of the class takes a slot drawn by a
-    counter-based stream, so that the pool stays a mix of old and new. All images must have one size.
+    Slots of a class are filled in turn, so that a batch never writes one twice. All images must have one size.
 
     Args:
         num_classes: C.
@@ -23,8 +22,8 @@ class Pool:
         max_bytes: cap of the image store in bytes.
     """
 
-    def __init__(self, num_classes: int, *, per_class: int = 64, max_bytes: int = 256 << 20, seed: int = 0) -> None:
-        self.num_classes, self.per_class, self.max_bytes, self.seed = num_classes, per_class, max_bytes, seed
+    def __init__(self, num_classes: int, *, per_class: int = 64, max_bytes: int = 256 << 20) -> None:
+        self.num_classes, self.per_class, self.max_bytes = num_classes, per_class, max_bytes
         self.images: Tensor | None = None
         self.index = torch.zeros(0, dtype=torch.int64)
         self.met = torch.zeros(num_classes, dtype=torch.int64)
@@ -45,16 +44,17 @@ class Pool:
         if self.images is None:
             self._allocate(images)
         assert self.images is not None
-        if images.shape[1:] != self.images.shape[2:]:
+        if images.shape[1:] != self.images.shape[1:]:
             raise InputError(
-                f"the pool holds images of shape {tuple(self.images.shape[2:])} but was given"
+                f"the pool holds images of shape {tuple(self.images.shape[1:])} but was given"
                 f" {tuple(images.shape[1:])}; keep one image size, or make a pool for each"
             )
-        number = self.met[targets] + ordinal(targets)
-        u = uniforms(number + targets * (1 << 32), site_constants(f"pool {self.seed}", 1, targets.device))[:, 0]
-        slot = torch.where(number < self.per_class, number, (u * self.per_class).long())
-        self.images[targets, slot] = images
-        self.index[targets, slot] = torch.full_like(targets, -1) if index is None else index
+        place = ordinal(targets)
+        slot = targets * self.per_class + (self.met[targets] + place) % self.per_class
+        # what a class has beyond its slots in one batch goes to the last, which is never read
+        slot = torch.where(place < self.per_class, slot, len(self.images) - 1)
+        self.images[slot] = images
+        self.index[slot] = torch.full_like(targets, -1) if index is None else index
         self.met.scatter_add_(0, targets, torch.ones_like(targets))
 
     def take(self, targets: Tensor, u: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Pool:
         """[B] flat slots to uint8 images [B, 3, H, W]."""
         if self.images is None:
             raise StateError("the pool is empty: add training images before drawing partners from it")
-        return self.images.flatten(0, 1)[slots]
+        return self.images[slots]
 
     def _allocate(self, images: Tensor) -> None:
         each = images[0].numel() * self.num_classes
@@ -76,9 +76,9 @@ class Pool:
                 f"one image of each of {self.num_classes} classes takes {each} bytes, more than the"
                 f" pool's {self.max_bytes}; raise max_bytes"
             )
-        shape = (self.num_classes, self.per_class)
-        self.images = torch.zeros(*shape, *images.shape[1:], dtype=torch.uint8, device=images.device)
-        self.index = torch.full(shape, -1, dtype=torch.int64, device=images.device)
+        slots = self.num_classes * self.per_class + 1
+        self.images = torch.zeros(slots, *images.shape[1:], dtype=torch.uint8, device=images.device)
+        self.index = torch.full((slots,), -1, dtype=torch.int64, device=images.device)
         self.met = self.met.to(images.device)
 
     def to(self, device: torch.device) -> None:
@@ -91,7 +91,6 @@ class Pool:
         images = None if self.images is None else self.images.to("cpu", copy=True)
         return {
             "per_class": self.per_class,
-            "seed": self.seed,
             "images": images,
             "index": self.index.to("cpu", copy=True),
             "met": self.met.to("cpu", copy=True),
@@ -102,6 +101,6 @@ class Pool:
         if state["met"].shape != self.met.shape:
             raise StateError(f"the stored pool has {len(state['met'])} classes, this one {self.num_classes}")
         device = self.met.device
-        self.per_class, self.seed = state["per_class"], state["seed"]
+        self.per_class = state["per_class"]
         self.images = None if state["images"] is None else state["images"].to(device, copy=True)
         self.index, self.met = state["index"].to(device, copy=True), state["met"].to(device)

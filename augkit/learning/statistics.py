@@ -29,8 +29,7 @@ class Statistics:
         self.sums = {name: torch.zeros(num_classes) for name in (*BY_CLASS, *self.signals)}
         self.sums["used"] = torch.zeros(num_classes, num_choices)
         self.sums["strength_used"] = torch.zeros(num_classes, num_choices)
-        self.drawn = 0
-        self.observed = 0
+        self.drawn = self.observed = self.observed_val = 0
 
     def __getattr__(self, name: str) -> Tensor:
         try:
@@ -62,6 +61,7 @@ class Statistics:
         right = (logits.argmax(1) == targets).to(torch.float32)
         one = torch.ones_like(right)
         if split == "val":
+            self.observed_val += 1
             added = {"val_correct": right, "val_seen": one}
         else:
             self.observed += 1
@@ -76,11 +76,11 @@ class Statistics:
         if not (distributed.is_available() and distributed.is_initialized()):
             return
         device = next(iter(self.sums.values())).device
-        counts = torch.tensor([self.drawn, self.observed], dtype=torch.float32, device=device)
+        counts = torch.tensor([self.drawn, self.observed, self.observed_val], dtype=torch.float32, device=device)
         flat = torch.cat([counts, *(value.flatten() for value in self.sums.values())])
         distributed.all_reduce(flat)
-        self.drawn, self.observed = int(flat[0]), int(flat[1])
-        parts = flat[2:].split([value.numel() for value in self.sums.values()])
+        self.drawn, self.observed, self.observed_val = (int(count) for count in flat[:3])
+        parts = flat[3:].split([value.numel() for value in self.sums.values()])
         self.sums = {
             name: part.view_as(value).clone() for (name, value), part in zip(self.sums.items(), parts, strict=True)
         }
@@ -88,17 +88,18 @@ class Statistics:
     def reset(self) -> None:
         """Begin a new epoch."""
         self.sums = {name: torch.zeros_like(value) for name, value in self.sums.items()}
-        self.drawn = self.observed = 0
+        self.drawn = self.observed = self.observed_val = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Counts on the CPU."""
-        return {
-            "sums": {name: value.to("cpu", copy=True) for name, value in self.sums.items()},
-            "drawn": self.drawn,
-            "observed": self.observed,
-        }
+        sums = {name: value.to("cpu", copy=True) for name, value in self.sums.items()}
+        return {"sums": sums, "drawn": self.drawn, "observed": self.observed, "observed_val": self.observed_val}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.sums = {name: state["sums"][name].to(value.device, copy=True) for name, value in self.sums.items()}
-        self.drawn, self.observed = state["drawn"], state["observed"]
+        """Take over what `state_dict` gave; a signal that was not counted then begins at 0."""
+        stored = state["sums"]
+        self.sums = {
+            name: stored[name].to(value.device, copy=True) if name in stored else torch.zeros_like(value)
+            for name, value in self.sums.items()
+        }
+        self.drawn, self.observed, self.observed_val = state["drawn"], state["observed"], state["observed_val"]

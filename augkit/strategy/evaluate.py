@@ -17,7 +17,6 @@ from torch import Tensor
 from augkit.strategy.expression import AXES
 from augkit.strategy.folding import DIVISIONS
 from augkit.strategy.sampling import beta_from, categorical_from, dirichlet_from, normal_from, permutation_from, take
-from augkit.strategy.sampling import sample_beta as sample_beta
 from augkit.strategy.typing import INDEXED, Axes, Typed
 
 
@@ -44,6 +43,19 @@ class Environment(Protocol):
         """Remember how often something was divided by zero, without a synchronisation."""
 
 
+class _Uncounted:
+    """An environment that forgets divisions by zero."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self.device = environment.device
+        self.value, self.size = environment.value, environment.size
+        self.uniform, self.index = environment.uniform, environment.index
+
+    def count_division_by_zero(self, where: Tensor) -> None:
+        """Not counted."""
+
+
 def evaluate(typed: Typed, environment: Environment) -> Tensor:
     """The value: float32, with exactly the dims `typed.axes`."""
     if typed.kind == "number":
@@ -58,7 +70,9 @@ def evaluate(typed: Typed, environment: Environment) -> Tensor:
         return _draw(typed, environment)
     if typed.axis:
         return _along(typed, environment)
-    values = [align(evaluate(part, environment), part.axes, typed.axes) for part in typed.arguments]
+    # a division that `where` chooses between is guarded, as in where(seen > 0, correct / seen, 0): not worth counting
+    inside = _Uncounted(environment) if typed.name == "where" else environment
+    values = [align(evaluate(part, inside), part.axes, typed.axes) for part in typed.arguments]
     if typed.name in DIVISIONS:
         return _divide(typed, values[0], values[1], environment)
     return ELEMENTWISE[typed.name](*values)

@@ -165,7 +165,9 @@ class MixStep(Model):
     p: Expr = Field(_expr(1), description="probability for each image")
     alpha: Expr = Field(_expr(1), description="both parameters of the beta distribution of the image's share; 0 is off")
     partner: Literal["batch", "pool"] = Field("batch", description="where partners come from")
-    weights: Expr | None = Field(None, description="relative weight of a partner of each class; alike by default")
+    weights: Expr | None = Field(
+        None, description="relative weight of an image of each class as a partner; alike by default"
+    )
 
 
 class MixAlternative(Model):

@@ -353,6 +353,8 @@ class Steps:
             mix = self.mix(*steps[0], at)
             if mix is not None:
                 made.append(MixAlternative(weight=weight, mix=mix))
+        if len({way.mix.partner for way in made}) > 1:
+            self.problems.add(place, "give all mixing steps of a one_of the same partner, batch or pool")
         return OneOfMix(alternatives=tuple(made))
 
     def mix(self, item: Any, place: Place, where: str) -> MixStep | None:
