@@ -93,8 +93,3 @@ def _whole(lowered: Lowered, size: tuple[int, int], nearest: bool) -> tuple[Tens
         flips = flips & (torch.minimum(first, opposite) == 0) & (torch.maximum(first, opposite) == extent)
     place = lowered.place.clamp(max=matrix.shape[0] - 1)
     return whole[place], flips[place]
-
-
-def describe(stage: int) -> str:
-    """'round 1, tone' of a stage's number, for people."""
-    return f"round {stage // len(KINDS)}, {KINDS[stage % len(KINDS)]}"

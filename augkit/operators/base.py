@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from augkit.errors import OperatorError
@@ -176,10 +175,3 @@ def operator(
         )
 
     return declare
-
-
-def values(choice: Choice, strength: Tensor) -> Tensor:
-    """Strength 0..1 to the operator's own unit: [N] float32 to [N] float32."""
-    return torch.lerp(
-        torch.full_like(strength, choice.low), torch.full_like(strength, choice.high), strength.clamp(0, 1)
-    )
