@@ -11,12 +11,17 @@ from torch import Tensor
 
 from augkit.engine.batched import execute
 from augkit.engine.lowering import KINDS, lower
-from augkit.engine.passes import describe, schedule
+from augkit.engine.passes import schedule
 from augkit.engine.plan import ImageSettings, Plan
 from augkit.operators import ALL
 
 EVERY = tuple(choice(one.name) for one in ALL)
 NUMBER = {one.operator.name: k for k, one in enumerate(EVERY)}
+
+
+def describe(stage: int) -> str:
+    """'round 1, tone' of a stage's number."""
+    return f"round {stage // len(KINDS)}, {KINDS[stage % len(KINDS)]}"
 
 
 def slot_by_slot(images: Tensor, plan: Plan) -> Tensor:
