@@ -293,9 +293,11 @@ class Policy:
 
     def restart_epoch(self) -> None:
         """Forget the batches drawn in the epoch under way, so that it begins anew; counts of validation stay."""
-        counted = self.statistics.sums
-        self.statistics.reset()
-        self.statistics.sums |= {name: value for name, value in counted.items() if name.startswith("val_")}
+        counts = self.statistics
+        validated, kept = counts.observed_val, {n: v for n, v in counts.sums.items() if n.startswith("val_")}
+        counts.reset()
+        counts.observed_val = validated
+        counts.sums |= kept
         self.occurrences.reset()
         self.step -= self._batch
         self._batch = 0
