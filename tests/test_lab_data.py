@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +167,33 @@ def test_timm_dataset_name(tmp_path: Path) -> None:
 def test_wrong_npz_is_one_sentence(tmp_path: Path, changes: dict[str, np.ndarray], says: str) -> None:
     with pytest.raises(DataError, match=says):
         data.load(DataRecipe(source=str(write_npz(tmp_path / "a.npz", **changes))))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_damaged_npz_is_named(tmp_path: Path, compressed: bool) -> None:
+    arrays: dict[str, Any] = {"train_images": np.random.RandomState(0).randint(0, 256, (12, 8, 8, 3), np.uint8)}
+    path = tmp_path / "a.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **arrays, train_labels=np.arange(12) % 3)
+    whole = path.read_bytes()
+    middle = whole.index(b"train_images") + 600  # in the pixels, or in their deflated stream
+    damaged = [whole[:cut] for cut in (0, 3, 100, len(whole) // 2, len(whole) - 10)]
+    damaged += [whole[:middle] + bytes(40) + whole[middle + 40 :]]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.npz: not a readable \.npz file") as caught:
+            data.load(DataRecipe(source=str(path)))
+        assert caught.value.file == str(path)
+
+
+def test_labels_have_a_hash_of_their_own(tmp_path: Path) -> None:
+    labels = np.arange(12) % 3
+    hashes = []
+    for changes in ({}, {"train_labels": labels[::-1].copy()}, {"test_labels": labels[1:7]}):
+        loaded = data.load(DataRecipe(source=str(write_npz(tmp_path / "a.npz", **changes))))
+        assert loaded.class_counts.tolist() == [4, 4, 4]
+        hashes.append((loaded.subset_sha256, loaded.labels_sha256))
+    assert len({subset for subset, _ in hashes}) == 1
+    assert len({labels for _, labels in hashes}) == 3
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from augkit.engine.plan import ImageSettings
 from augkit.errors import AugkitError, DataError, DocumentError, StateError
 from augkit.lab import board, demo, run
 from augkit.lab.augmentation import Normalise, build_policy, strategy_of
-from augkit.lab.data import load
-from augkit.lab.loop import prepare, train_epoch
+from augkit.lab.data import Split, load
+from augkit.lab.loop import Training, prepare, train_epoch
 from augkit.lab.recipe import Recipe, load_recipe
 from augkit.lab.run import train
+from augkit.policy import Policy
 from augkit.registry import Registry
 
 QUICK = ("epochs=2", "data.test_share=0.8", "data.image_size=16", "data.imbalance=10")
@@ -133,6 +137,52 @@ def test_a_policy_by_path_and_its_params(tmp_path: Path, registry: Registry) -> 
     assert dict(used.strategy.params) == {"turn": 7}
 
 
+def test_a_fill_that_would_show_in_the_base_is_refused(tmp_path: Path, registry: Registry) -> None:
+    for fill in ("reflect", "mean"):
+        document = tmp_path / f"{fill}.yaml"
+        document.write_text(f"augkit: 1\nname: mine\nimage: {{fill: {fill}}}\npipeline: [rotate]\n")
+        told = [f"policy={document}", "base.before=[hflip, cutout]", "base.after=[vflip]"]
+        assert strategy_of(small(registry, *told), registry).image.fill == fill
+        with pytest.raises(DocumentError, match=rf'^base\.before\[1\]: "random_crop".*"mine".*\({fill}\)'):
+            strategy_of(small(registry, *told, "base.before=[hflip, random_crop]"), registry)
+        with pytest.raises(DocumentError, match=r'^base\.after\[0\]: "rotate".*without rotate'):
+            strategy_of(small(registry, *told, "base.after=[{one_of: [cutout, [hflip, rotate]]}]"), registry)
+        with pytest.raises(DocumentError, match=r"^base\.after\[0\]: "):
+            strategy_of(small(registry, *told, "base.after=[{use: randaugment}]"), registry)
+        with pytest.raises(DocumentError, match="random_crop"):
+            train("demo", [*QUICK, f"policy={document}"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_resampling_leaves_the_usual_base_alone(registry: Registry) -> None:
+    recipe = small(registry, "policy=none", "base.before=[random_crop, hflip]", "base.after=[{cutout: {length: 4}}]")
+    data, where = load(recipe.data), torch.arange(40)
+    policy = build_policy(recipe, data, registry, torch.device("cpu"))
+    plan = policy.plan(data.train.labels[where], index=where)
+    images = next(data.train.batches([where]))
+    results = {
+        settings: policy.apply(images, dataclasses.replace(plan, image=ImageSettings(*settings)))[0]
+        for settings in (("bilinear", "black"), ("nearest", "black"), ("bilinear", "mean"))
+    }
+    plain, nearest, filled = results.values()
+    assert torch.equal(plain, nearest)
+    assert not torch.equal(plain, filled)  # which is why another fill is refused
+
+
+def test_a_policy_that_learns_from_validation_needs_a_split(tmp_path: Path) -> None:
+    document = tmp_path / "mine.yaml"
+    document.write_text(
+        "augkit: 1\nname: mine\nstate: {level: {axes: [classes], init: 0.5, clamp: [0, 1]}}\n"
+        "pipeline: [{rotate: {strength: 'level[y]'}}]\n"
+        "update: [{at: epoch_end, set: {level: 'val_correct / max(1, val_seen)'}}]\n"
+    )
+    told = [*QUICK, f"policy={document}", "epochs=1"]
+    with pytest.raises(DocumentError, match=r'^policy: "mine" .* no validation split: set data\.validation'):
+        train("demo", told, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+    assert (train("demo", [*told, "data.validation=0.2"], tmp_path / "run") / "summary.json").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
@@ -178,6 +228,100 @@ def test_a_changed_policy_document_is_not_resumed(tmp_path: Path, monkeypatch: p
         train("demo", told, tmp_path / "finished", resume=True)
     with pytest.raises(StateError, match="another document"):
         train("demo", told, tmp_path / "run", resume=True)
+
+
+def write_npz(path: Path, **changes: np.ndarray) -> Path:
+    """Sixty images of three classes, twelve of them to test on."""
+    images = np.random.RandomState(0).randint(0, 256, (60, 16, 16, 3), np.uint8)
+    labels = np.arange(60) % 3
+    arrays: dict[str, Any] = {"train_images": images[:48], "train_labels": labels[:48]}
+    np.savez(path, **(arrays | {"test_images": images[48:], "test_labels": labels[48:]} | changes))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"train_labels": np.arange(48)[::-1] % 3}, "labels_sha256"),
+        ({"test_labels": np.zeros(12, np.int64)}, "labels_sha256"),
+        ({"train_labels": np.repeat([0, 1, 2], [10, 18, 20])}, "labels_sha256, class_counts"),
+        (
+            {"train_images": np.zeros((45, 16, 16, 3), np.uint8), "train_labels": np.arange(45) % 3},
+            "subset_sha256, labels_sha256, class_counts",
+        ),
+    ],
+)
+def test_changed_data_are_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, np.ndarray], differing: str
+) -> None:
+    source = write_npz(tmp_path / "a.npz")
+    told = [f"data.source={source}", "data.imbalance=null", "data.image_size=16", "epochs=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "finish", lambda *_: None)  # as if it had been killed after the last checkpoint
+        out = train("demo", told, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    write_npz(source, **changes)
+    with pytest.raises(StateError, match=rf"environment\.json: .*other data.*\(differing: {differing}\)"):
+        train("demo", told, out, resume=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    write_npz(source)
+    assert (train("demo", told, out, resume=True) / "summary.json").exists()
+
+
+def test_the_test_split_is_read_once_after_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated: list[tuple[str, int]] = []
+    tests: list[Split] = []
+    read: list[Split] = []
+    evaluate, batches = Training.evaluate, Split.batches
+
+    def spy(training: Training, split: Split) -> Any:
+        tests.append(training.data.test)
+        evaluated.append(("test" if split is training.data.test else "val", training.epoch))
+        return evaluate(training, split)
+
+    def reading(split: Split, positions: Any) -> Any:
+        read.append(split)
+        return batches(split, positions)
+
+    monkeypatch.setattr(Training, "evaluate", spy)
+    monkeypatch.setattr(Split, "batches", reading)
+    train("demo", [*QUICK, "data.validation=0.2"], tmp_path / "run")
+    assert evaluated == [("val", 0), ("val", 1), ("test", 2)]
+    assert [any(split is test for test in tests) for split in read] == [False, False, False, False, True]
+
+
+def test_nothing_is_chosen_by_the_test_split(tmp_path: Path) -> None:
+    """Other answers of the test split change its own scores, and nothing of what was trained."""
+    trained, scores = [], []
+    for name, labels in (("right", np.arange(48, 60) % 3), ("wrong", np.arange(49, 61) % 3)):
+        source = write_npz(tmp_path / f"{name}.npz", test_labels=labels)
+        told = [f"data.source={source}", "data.imbalance=null", "data.image_size=16", "data.validation=0.2", "epochs=3"]
+        out = train("demo", [*told, "policy=uniform_class_choice"], tmp_path / name)
+        state = torch.load(out / "checkpoint.pt", weights_only=True)
+        kept = [{key: value for key, value in line.items() if "seconds" not in key} for line in records(out)]
+        trained.append((state["model"], kept, read(out, "operators.json")))
+        scores.append([row.split(",")[5] for row in (out / "per_class.csv").read_text().splitlines()])
+    assert scores[0] != scores[1]
+    assert trained[0][1:] == trained[1][1:]
+    assert all(torch.equal(value, trained[1][0][name]) for name, value in trained[0][0].items())
+
+
+def test_history_of_lists_and_of_tensors_is_written_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end_epoch = Policy.end_epoch
+    written = []
+    for name, form in {"lists": lambda x: x.tolist(), "tensors": lambda x: x.to(torch.float32)}.items():
+
+        def ended(policy: Policy, form: Any = form) -> None:
+            end_epoch(policy)
+            entry = policy.history[-1]
+            policy.history[-1] = {k: v if k == "epoch" else form(torch.as_tensor(v)) for k, v in entry.items()}
+
+        monkeypatch.setattr(Policy, "end_epoch", ended)
+        out = train("demo", [*QUICK, "policy=uniform_class_choice"], tmp_path / name)
+        written.append((read(out, "operators.json"), [line["train_accuracy"] for line in records(out)]))
+    assert written[0] == written[1]
+    assert all(isinstance(count, int) for count in written[0][0]["used"][0][0])
+    assert 0 < written[0][1][-1] <= 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A recipe's augmentation as one document: base before, the policy, base after, normalised in the last pass.
 
-One document means one plan and one run over the pixels. The policy inside `use` keeps its own palette and state.
+One document means one plan and one run over the pixels. The policy inside `use` keeps its own palette and state; the
+`image` settings of its document hold for the base too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.engine.output import Output
+from augkit.engine.program import Sizes, bind
 from augkit.errors import DocumentError
 from augkit.lab.data import Data
 from augkit.lab.recipe import Recipe
@@ -22,6 +24,8 @@ from augkit.strategy.document import is_path, load_strategy
 from augkit.strategy.model import Strategy
 
 _STEP = re.compile(r"^pipeline\[(\d+)\]")
+_UNFILLED = ("hflip", "vflip")
+"""Warps that never look beyond the image's edge."""
 
 
 class Normalise(nn.Module):
@@ -44,7 +48,7 @@ def strategy_of(recipe: Recipe, registry: Registry) -> Strategy:
     """The combined document of a recipe, loaded and checked. A policy that mixes comes last, as mixing steps must.
 
     Raises:
-        DocumentError: the policy or a step of the base is wrong.
+        DocumentError: the policy or a step of the base is wrong, or the policy's fill would show in the base.
     """
     policy = load_strategy(recipe.policy.load, registry, params=recipe.policy.params)
     name, folder = recipe.policy.load, None
@@ -63,9 +67,31 @@ def strategy_of(recipe: Recipe, registry: Registry) -> Strategy:
         "pipeline": [step for part in order for step in steps[part]],
     }
     try:
-        return load_strategy(document, registry, folder=folder)
+        strategy = load_strategy(document, registry, folder=folder)
     except DocumentError as error:
         raise _in_recipe(error, [(part, step) for part in order for step in range(len(steps[part]))]) from error
+    if policy.image.fill != "black":
+        for part in ("before", "after"):
+            for number, step in enumerate(steps[part]):
+                _keep_black(step, f"base.{part}[{number}]", policy, registry, folder)
+    return strategy
+
+
+def _keep_black(step: Any, path: str, policy: Strategy, registry: Registry, folder: Path | None) -> None:
+    """Refuse a step of the base that can show the policy's fill, which a run with `none` would show black.
+
+    Raises:
+        DocumentError: naming the first operator that can.
+    """
+    alone = load_strategy({"augkit": 1, "name": "base", "pipeline": [step]}, registry, folder=folder)
+    for choice in bind(alone, Sizes()).choices:
+        name = choice.operator.name
+        if choice.operator.kind == "warp" and name not in _UNFILLED:
+            raise DocumentError(
+                f'"{name}" would fill its border as the policy "{policy.name}" does ({policy.image.fill}), but black'
+                f" beside other policies: give a base without {name}, or a policy with fill: black",
+                path=path,
+            )
 
 
 def _in_recipe(error: DocumentError, places: list[tuple[str, int]]) -> DocumentError:
@@ -80,9 +106,20 @@ def _in_recipe(error: DocumentError, places: list[tuple[str, int]]) -> DocumentE
 
 
 def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Policy:
-    """The combined policy, bound to the training classes; its output is normalised float32."""
+    """The combined policy, bound to the training classes; its output is normalised float32.
+
+    Raises:
+        DocumentError: the policy is wrong, or learns from a validation split that the run does not have.
+    """
+    strategy = strategy_of(recipe, registry)
+    if "val" in strategy.needs and data.val is None:
+        raise DocumentError(
+            f'"{recipe.policy_name}" learns from validation answers (val_correct, val_seen), but this run has no'
+            " validation split: set data.validation to a share of each class, such as 0.1",
+            path="policy",
+        )
     return Policy(
-        strategy_of(recipe, registry),
+        strategy,
         class_counts=data.class_counts,
         class_names=data.class_names,
         num_samples=len(data.train),

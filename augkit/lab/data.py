@@ -68,6 +68,16 @@ class Data:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def labels_sha256(self) -> str:
+        """Of the labels of train, validation and test images in their order: int64, little-endian, each after its
+        number of images. It tells data that changed where the chosen indices are still the same."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.val, self.test):
+            labels = split.labels.cpu().numpy() if split is not None else np.empty(0, np.int64)
+            digest.update(np.concatenate([[len(labels)], labels]).astype("<i8").tobytes())
+        return digest.hexdigest()
+
 
 def load(recipe: DataRecipe, device: torch.device | str = "cpu") -> Data:
     """Open the source, choose the subset, hold out what is to be held out.

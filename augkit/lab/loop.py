@@ -159,7 +159,8 @@ def _finish_epoch(run: Training, record: Record, seconds: float, seconds_input: 
     run.policy.end_epoch()
     rules = time.perf_counter() - tick
     counted = run.policy.history[-1]
-    record["train_accuracy"] = sum(counted["correct"]) / max(1.0, sum(counted["seen"]))
+    correct, seen = (float(torch.as_tensor(counted[name]).double().sum()) for name in ("correct", "seen"))
+    record["train_accuracy"] = correct / max(1.0, seen)
     record["seconds"] = seconds + rules
     record["seconds_input"] = seconds_input + rules if run.device.type == "cpu" else None
     run.records.append(record)

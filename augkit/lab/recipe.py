@@ -1,4 +1,11 @@
-"""A recipe: a document that describes a whole training run, and its reading, overriding and hashing."""
+"""A recipe: a document that describes a whole training run, and its reading, overriding and hashing.
+
+Base and policy run as one plan under one set of `image` settings, those of the policy's document. Of these `fill`
+reaches into the base, where a `random_crop` shows it along the border. So that recipes which differ in `policy` differ
+in nothing else, a policy with another fill than black is refused beside a base that has a warp other than a flip.
+`resample` leaves alone what moves whole pixels (`random_crop`, flips, `cutout`); a warp of the base that reads between
+pixels, such as `random_resized_crop`, reads as the policy's document says.
+"""
 
 from __future__ import annotations
 

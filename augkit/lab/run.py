@@ -73,7 +73,9 @@ def train(
 
 
 def _train(recipe: Recipe, registry: Registry, device: torch.device, folder: Path, strategy_hash: str) -> None:
-    run = prepare(recipe, lab_data.load(recipe.data, device), registry, device)
+    data = lab_data.load(recipe.data, device)
+    _same_data(folder, data)
+    run = prepare(recipe, data, registry, device)
     files.write_yaml(folder / files.RECIPE, recipe.model_dump(mode="json"))  # only now: a wrong recipe claims nothing
     checkpoint = files.load_checkpoint(folder)
     if checkpoint is not None:
@@ -119,6 +121,30 @@ def _same_recipe(folder: Path, recipe: Recipe, strategy: Strategy) -> None:
         )
 
 
+def _same_data(folder: Path, data: lab_data.Data) -> None:
+    """Raise if the folder's run was begun with other data than the source holds now."""
+    path = folder / files.ENVIRONMENT
+    if not path.exists():
+        return
+    noted, here = json.loads(path.read_text(encoding="utf-8")), identity(data)
+    differing = [name for name, value in here.items() if name in noted and noted[name] != value]
+    if differing:
+        raise StateError(
+            "this run was begun with other data than its source holds now; put the data back or choose another folder"
+            f" with --out (differing: {', '.join(differing)})",
+            file=path,
+        )
+
+
+def identity(data: lab_data.Data) -> dict[str, Any]:
+    """What tells these data from others: which images were chosen, of which classes."""
+    return {
+        "subset_sha256": data.subset_sha256,
+        "labels_sha256": data.labels_sha256,
+        "class_counts": data.class_counts.tolist(),
+    }
+
+
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names."""
     result: dict[str, Any] = {}
@@ -153,8 +179,7 @@ def environment(run: Training, policy_hash: str) -> dict[str, Any]:
         "begins_at_epoch": run.epoch,
         "recipe_sha256": run.recipe.hash,
         "strategy_sha256": policy_hash,
-        "subset_sha256": data.subset_sha256,
-        "class_counts": data.class_counts.tolist(),
+        **identity(data),
         "images": {"train": len(data.train), "val": len(data.val) if data.val else 0, "test": len(data.test)},
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "python": platform.python_version(),
@@ -210,11 +235,11 @@ def finish(run: Training, folder: Path) -> None:
 def operator_use(run: Training) -> dict[str, Any]:
     """How many of each class's images met each of the policy's operators, epoch by epoch."""
     columns = own_operators(run.policy)
-    choices = run.policy.program.choices
+    choices, history = run.policy.program.choices, run.policy.history
     return {
         "operators": [choices[column].operator.name for column in columns],
-        "used": [[[int(row[column]) for column in columns] for row in epoch["used"]] for epoch in run.policy.history],
-        "seen": [[int(count) for count in epoch["seen"]] for epoch in run.policy.history],
+        "used": [torch.as_tensor(epoch["used"])[:, columns].long().tolist() for epoch in history],
+        "seen": [torch.as_tensor(epoch["seen"]).long().tolist() for epoch in history],
     }
 
 

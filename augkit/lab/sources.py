@@ -121,8 +121,9 @@ def _npz(path: Path) -> Source:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise DataError(f"not a readable .npz file ({error})", file=path) from error
+    except Exception as error:  # whatever damaged bytes make numpy, zipfile and zlib stumble over
+        reason = str(error) or type(error).__name__
+        raise DataError(f"not a readable .npz file ({reason}); mend or replace it", file=path) from error
     splits: dict[str, Reader] = {}
     for split in SPLIT_NAMES:
         if f"{split}_images" in arrays:
