@@ -136,6 +136,11 @@ def learned(policy: Policy) -> tuple[list[float], list[float]]:
     return values["answered"].tolist(), values["right"].tolist()
 
 
+def history(policy: Policy) -> list[dict[str, Any]]:
+    """The counts of the ended epochs as lists, which compare."""
+    return [{n: v.tolist() if isinstance(v, Tensor) else v for n, v in ended.items()} for ended in policy.history]
+
+
 def epoch(wrapped: Any, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """One epoch of a loop: every batch goes through the model, as in training."""
     model.train()

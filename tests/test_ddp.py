@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import pytest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
-from seam_parts import CLASSES, ImageSet, Recorder, Seer, Stream, loader
+from seam_parts import CLASSES, TURNS, ImageSet, Recorder, Seer, Stream, history, loader
+from timm.data.distributed_sampler import RepeatAugSampler
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from augkit.engine.plan import Plan
 from augkit.integrations.timm import wrap
+from augkit.policy import Policy
 
 LEARNS_TOGETHER: dict[str, Any] = {
     "augkit": 1,
@@ -79,7 +84,7 @@ def work(rank: int, world: int, port: int, folder: str, kind: str) -> None:
     policy.end_epoch()
     result = {
         "state": {name: value.clone() for name, value in policy.memory.values[""].items()},
-        "history": policy.history,
+        "history": history(policy),
         "plan": plans[0],
         "indices": indices,
         "own": before["seen"],
@@ -94,11 +99,42 @@ def work(rank: int, world: int, port: int, folder: str, kind: str) -> None:
     distributed.destroy_process_group()
 
 
-def both(tmp_path: Path, kind: str) -> list[dict[str, Any]]:
+class Planner(Policy):
+    """A policy that keeps its plans: index, operator and value of each image, a row each."""
+
+    rows: list[Tensor]
+
+    def plan(self, targets: Tensor, *, index: Tensor | None = None, **more: Any) -> Plan:
+        plan = super().plan(targets, index=index, **more)
+        assert index is not None
+        row = torch.stack([index.float(), plan.choice[:, 0].float(), plan.value[:, 0].nan_to_num()], dim=1)
+        self.__dict__.setdefault("rows", []).append(row)
+        return plan
+
+
+def repeat(rank: int, world: int, port: int, folder: str, kind: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=world)
+    rows = {}
+    for batch in (16, 32):
+        wrapped = wrap(
+            loader(ImageSet(256), batch, distributed=True, num_aug_repeats=3), Planner.load(TURNS, seed=4), None
+        )
+        assert isinstance(wrapped.sampler, RepeatAugSampler)
+        wrapped.sampler.set_epoch(1)
+        list(wrapped)
+        rows[batch] = torch.cat(wrapped.policy.rows)
+    assert torch.equal(rows[16], rows[32]), "within a rank the batch size is no part of the key"
+    torch.save(rows[16], Path(folder) / f"rank{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def both(tmp_path: Path, kind: str, task: Callable[..., None] = work) -> list[Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(work, args=(2, port, str(tmp_path), kind), nprocs=2)
+    multiprocessing.spawn(task, args=(2, port, str(tmp_path), kind), nprocs=2)
     return [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -120,3 +156,16 @@ def test_two_ranks_learn_the_same_and_draw_differently(tmp_path: Path, kind: str
     if kind == "images":
         first = [set(torch.cat(rank["indices"][:3]).tolist()) for rank in (one, two)]
         assert first[0] | first[1] == set(range(24)) and not first[0] & first[1]
+
+
+@pytest.mark.slow
+def test_copies_of_an_image_in_two_ranks_are_drawn_each_for_itself(tmp_path: Path) -> None:
+    one, two = both(tmp_path, "repeats", repeat)
+    pairs = (one[:, None, 0] == two[None, :, 0]).nonzero()
+    assert len(pairs) > 150, "the sampler gives each image to both ranks"
+    operators = one[pairs[:, 0], 1] == two[pairs[:, 1], 1]
+    plans = operators & (one[pairs[:, 0], 2] == two[pairs[:, 1], 2])
+    turned = operators & (one[pairs[:, 0], 1] == 2)
+    # one of four operators each, and only those of rotation draw from a continuum
+    assert 0.15 < operators.float().mean() < 0.35
+    assert plans.float().mean() < 0.3 and int(turned.sum()) > 3 and not bool((turned & plans).any())

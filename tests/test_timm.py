@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -121,6 +121,23 @@ def test_a_plain_loader_of_uint8_or_of_floats_in_0_1_needs_nothing_of_timm() -> 
         batches = list(wrapped)
         assert torch.allclose(torch.cat([x for x, _ in batches]), data)
         assert batches[0][0].dtype == data.dtype and wrapped.policy.num_classes == 3
+
+
+class Sample(NamedTuple):
+    image: torch.Tensor
+    label: int
+    name: str
+
+
+def test_batches_that_are_named_tuples_stay_so() -> None:
+    images = torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8)
+    samples: Any = [Sample(images[i], i % 3, f"picture {i}") for i in range(12)]
+    wrapped = wrap(DataLoader(samples, batch_size=5), MIXES, None, class_counts=[4, 4, 4])
+    batches = list(wrapped)
+    assert all(isinstance(batch, Sample) for batch in batches)
+    assert [batch.label.shape for batch in batches] == [(5, 3), (5, 3), (2, 3)]
+    assert [name for batch in batches for name in batch.name] == [f"picture {i}" for i in range(12)]
+    assert not torch.equal(torch.cat([batch.image for batch in batches]), images)
 
 
 def test_random_erasing_of_the_prefetching_loader_still_runs() -> None:

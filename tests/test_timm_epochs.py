@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from seam_parts import LEARNS, TURNS, ImageSet, Seer, epoch, learned, loader
+from seam_parts import LEARNS, TURNS, ImageSet, Seer, epoch, history, learned, loader
 
 from augkit.errors import StateError
 from augkit.integrations.timm import wrap
@@ -56,7 +56,7 @@ def test_an_abandoned_iterator_is_an_epoch_of_what_was_seen(workers: int) -> Non
         if number == 2:
             break
     epoch(wrapped, model)
-    assert wrapped.policy.epoch == 1 and wrapped.policy.history[0]["seen"] != [0] * 5
+    assert wrapped.policy.epoch == 1 and history(wrapped.policy)[0]["seen"] != [0] * 5
     wrapped.policy.end_epoch()
     answered, right = learned(wrapped.policy)
     assert sum(answered) == 12 + 40 and answered == right
@@ -70,6 +70,37 @@ def test_a_look_at_one_batch_is_not_an_epoch() -> None:
     assert wrapped.policy.epoch == 0
     wrapped.policy.end_epoch()
     assert wrapped.policy.epoch == 1 and sum(learned(wrapped.policy)[0]) == 20
+
+
+def stepping(partner: str) -> dict[str, Any]:
+    pick: dict[str, Any] = {"pick": {"count": 1, "strength": "uniform() * min(1, 0.05 * step)"}}
+    return {
+        **WANDERS,
+        "name": f"stepping_{partner}",
+        "pipeline": [pick, {"batch": [{"mixup": {"p": 1, "alpha": 1.0, "partner": partner}}]}],
+    }
+
+
+@pytest.mark.parametrize("partner", ["batch", "pool"])
+@pytest.mark.parametrize("prefetch", [True, False])
+def test_a_look_at_one_batch_leaves_no_trace(prefetch: bool, partner: str) -> None:
+    runs = []
+    for looks in (0, 2):
+        model, images = Seer(), []
+        wrapped = wrap(loader(ImageSet(32), use_prefetcher=prefetch), stepping(partner), model, seed=5)
+        wrapped.policy.observe(torch.eye(5), torch.arange(5), split="val")  # before any training
+        for number in range(3):
+            for _ in range(looks):
+                next(iter(wrapped))
+            torch.manual_seed(number)
+            images.append(torch.cat([x for x, _ in epoch(wrapped, model)]))
+        wrapped.policy.end_epoch()
+        runs.append((images, wrapped.policy.step, history(wrapped.policy), wrapped.policy.memory.values[""]["walk"]))
+    plain, looked = runs
+    for number in range(3):
+        assert torch.equal(plain[0][number], looked[0][number]), number
+    assert plain[1] == looked[1] == 3 * 8 and plain[2] == looked[2] and torch.equal(plain[3], looked[3])
+    assert sum(looked[2][0]["val_seen"]) == 5 and sum(looked[2][0]["seen"]) == 32
 
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -88,7 +119,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> 
         assert [file.name for file in state.parent.iterdir()] == ["policy.pt"]
     wrapped.policy.end_epoch()
     assert wrapped.policy.epoch == straight.policy.epoch == 4
-    assert wrapped.policy.history == straight.policy.history
+    assert history(wrapped.policy) == history(straight.policy)
     assert torch.equal(wrapped.policy.memory.values[""]["walk"], straight.policy.memory.values[""]["walk"])
 
 
@@ -145,7 +176,7 @@ def test_it_says_what_it_loaded_and_when_the_loop_is_at_another_epoch(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     state, model = tmp_path / "policy.pt", Seer()
-    wrapped = wrap(loader(), LEARNS, model, state=state)
+    wrapped = wrap(loader(ImageSet(24)), LEARNS, model, state=state)
     epoch(wrapped, model)
     with caplog.at_level(logging.INFO, logger="augkit"):
         source = loader(ImageSet(24), input_size_choices=[8], batch_size_choices=[4])

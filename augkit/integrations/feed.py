@@ -144,7 +144,7 @@ class Feed:
         images, targets = self.policy(images, labels, index=index, group=group)
         if self.normalisation is not None and dtype.is_floating_point:
             images = self.normalisation.redo(images, dtype)
-        return type(batch)((images, targets, *rest)), labels
+        return _like(batch, [images, targets, *rest]), labels
 
     @property
     def device(self) -> torch.device:
@@ -166,6 +166,13 @@ class Feed:
         # memory that the model's stream gave back may be handed out below: wait until it is done with it
         stream.wait_stream(torch.cuda.current_stream(self.device))
         return torch.cuda.stream(stream)
+
+
+def _like(batch: Any, parts: list[Any]) -> Any:
+    """`parts` in the kind of sequence that the batch was."""
+    kind = type(batch)
+    make = getattr(kind, "_make", kind)  # named tuples take their fields one by one
+    return make(parts)
 
 
 def _split(batch: Any) -> tuple[Tensor, Tensor, list[Any]]:

@@ -83,7 +83,7 @@ class WrappedLoader:
 
     The rules of an epoch's end run when the next iteration gives its first batch, unless the loop has called
     `policy.end_epoch()`; an iterator that was left early counts as an epoch too. An iterator left after one batch that
-    the model never saw was a look at the data and is not counted.
+    the model never saw was a look at the data: it is not counted, and the next iteration draws as if it had not been.
     """
 
     def __init__(
@@ -125,6 +125,7 @@ class WrappedLoader:
         self._outer = outer
         self._opened: int | None = None  # the epoch whose batches were given, until its end has run
         self._given, self._exhausted, self._resumed = 0, False, False
+        self._met: Tensor | None = None  # images that the policy's pool had met when the iteration began
         self._resume()
         if indexed:  # on a GPU the policy cannot look for the largest index without waiting
             policy.occurrences.reserve(len(dataset))
@@ -193,6 +194,7 @@ class WrappedLoader:
                     f" {self._state} and the training checkpoint may be of different epochs"
                 )
         self._opened, self._given, self._exhausted = self.policy.epoch, 0, False
+        self._met = self.policy.pool.met.clone() if self.policy.pool is not None else None
         if self._watch is not None:
             self._watch.begin()
 
@@ -205,12 +207,21 @@ class WrappedLoader:
         if opened == self.policy.epoch:
             seen = self._watch.answers if self._watch is not None else self.policy.statistics.observed
             if not self._exhausted and self._given <= 1 and not seen:
+                self._forget()
                 return
             if self._watch is not None and self._given and "observe" in self.policy.needs:
                 self._watch.require_answers(opened)
             self._join()
             self.policy.end_epoch()
         self.save()
+
+    def _forget(self) -> None:
+        """Undo what a look at the data has drawn."""
+        self._join()
+        self.policy.restart_epoch()
+        if self.policy.pool is not None and self._met is not None:
+            # the next images take the slots that those of the look took
+            self.policy.pool.met = self._met.to(self.policy.pool.met.device)
 
     def _join(self) -> None:
         stream = self._feed.stream
