@@ -231,3 +231,9 @@ def test_own_validation_split_and_a_share_exclude_each_other(tmp_path: Path) -> 
     write_folder(tmp_path, {"train": {"a": 3, "b": 3}, "val": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}})
     with pytest.raises(DataError, match=r"set data\.validation to 0"):
         data.load(DataRecipe(source=str(tmp_path), image_size=8, validation=0.1))
+
+
+def test_a_validation_share_that_holds_out_nothing_is_refused(tmp_path: Path) -> None:
+    source = str(write_npz(tmp_path / "few.npz"))
+    with pytest.raises(DataError, match="larger share"):
+        data.load(DataRecipe(source=source, validation=0.01), torch.device("cpu"))
