@@ -101,7 +101,9 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu") -> Data:
     if recipe.validation:
         rows, val_rows = hold_out(rows, labels, recipe.validation, recipe.subset_seed + 1)
         if not len(val_rows):
-            raise DataError(f"data.validation {recipe.validation} holds out no image of {len(rows)}; give a larger share")
+            raise DataError(
+                f"data.validation {recipe.validation} holds out no image of {len(rows)}; give a larger share"
+            )
     counts = np.bincount(labels[rows], minlength=len(source.class_names))
     if (counts == 0).any():
         raise DataError(f'class "{source.class_names[int(counts.argmin())]}" has no training image; remove the class')
