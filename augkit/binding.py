@@ -117,9 +117,13 @@ def class_counts_of(counts: Counts | None, names: Sequence[str] | None) -> Tenso
         if sorted(counts) != list(range(len(counts))):
             raise InputError(f"class_counts must have an entry for every class 0..{len(counts) - 1}, each once")
         counts = [counts[number] for number in range(len(counts))]
-    result = torch.as_tensor(counts).to(torch.int64).flatten().cpu()
-    if len(result) == 0 or bool((result < 0).any()):
-        raise InputError("class_counts must hold a number of 0 or more for each class, and at least one class")
+    try:
+        given = torch.as_tensor(counts).flatten().cpu()
+        result = given.to(torch.int64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"class_counts must be a list of numbers, one for each class, not {counts!r}") from error
+    if bool((result < 0).any()) or int(result.sum()) == 0 or not bool((result == given).all()):
+        raise InputError("class_counts must hold a whole number of 0 or more for each class, and some image in all")
     if names is not None and len(names) != len(result):
         raise InputError(f"class_counts has {len(result)} classes but class_names has {len(names)}; name each class")
     return result

@@ -61,6 +61,8 @@ def check_targets(targets: Tensor, num_classes: int | None) -> None:
 
 def check_fit(name: str, value: Tensor, targets: Tensor) -> None:
     """Refuse what has another length or device than the targets."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} must be a tensor, not {type(value).__name__}; torch.as_tensor makes one")
     if len(value) != len(targets):
         raise InputError(f"{name} has {len(value)} entries but there are {len(targets)} targets")
     if value.device != targets.device:

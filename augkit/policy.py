@@ -56,6 +56,8 @@ class Policy:
         facts.require(strategy)
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing must be in 0..1, below 1, not {label_smoothing}")
+        if not isinstance(seed, int):
+            raise InputError(f"seed must be a whole number, not {seed!r}")
         self.strategy, self.needs, self.facts = strategy, strategy.needs, facts
         self.num_classes = facts.num_classes
         self.seed, self.out, self.label_smoothing = seed, out, label_smoothing
@@ -146,7 +148,11 @@ class Policy:
     def to(self, device: torch.device | str) -> Policy:
         """Move tables and learned state; returns the policy."""
         # "cuda" and "cuda:0" are one device, but do not compare equal
-        self.device = torch.empty(0, device=device).device
+        try:
+            self.device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"the policy cannot work on the device {str(device)!r}: {reason}") from error
         self.program = self.program.to(self.device)
         self.memory.program = self.program
         self.memory.to(self.device)
@@ -247,11 +253,11 @@ class Policy:
     def observe(
         self, logits: Tensor | tuple[Any, ...] | dict[str, Any], targets: Tensor | None = None, split: str = "train"
     ) -> None:
-        """Count the model's answers by the images' own labels, on the device.
+        """Count the model's answers by the images' own labels, on the device. Call it once for each batch.
 
         Args:
             logits: [B, C]; of a tuple or a dict the first tensor.
-            targets: [B] int64; without them, those of the last batch that was augmented.
+            targets: [B] int64; without them, those of the last batch that was augmented. Needed for `val`.
             split: `train`, or `val` for the `val_*` signals.
 
         Raises:
@@ -259,6 +265,8 @@ class Policy:
         """
         logits = check_logits(logits, self.num_classes, split)
         if targets is None:
+            if split == "val":
+                raise InputError('observe(logits, split="val") needs targets=, the labels of these validation images')
             if self.last_plan is None:
                 raise InputError("observe(logits) was called before any batch was augmented; pass targets=")
             targets = self.last_plan.targets
@@ -337,7 +345,9 @@ class Policy:
         Raises:
             StateError: it belongs to another document or data set.
         """
-        if state.get("strategy") != self.strategy.hash:
+        if not isinstance(state, dict) or "strategy" not in state or "class_counts" not in state:
+            raise StateError("this is no stored state of a policy; give what policy.state_dict() returned")
+        if state["strategy"] != self.strategy.hash:
             raise StateError(
                 f'the stored state belongs to another document than "{self.strategy.name}" as it stands now;'
                 " load the document it was made with, or start anew"

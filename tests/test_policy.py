@@ -250,6 +250,31 @@ def test_counts_stay_with_the_policy_when_the_model_is_elsewhere() -> None:
     assert policy.device.type == "cpu" and policy.statistics.seen.sum() == 8
 
 
+def test_wrong_arguments_of_load_and_observe() -> None:
+    for counts in ("abc", [1.5, 2.0], [0, 0], [-1, 3], {0: 1, 2: 3}):
+        with pytest.raises(InputError, match="class_counts"):
+            Policy.load("none", class_counts=counts)
+    assert Policy.load("none", class_counts={1: 4, 0: 3}).facts.counts.tolist() == [3, 4]
+    with pytest.raises(InputError, match="seed"):
+        Policy.load("none", seed=1.5)
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(InputError, match="device"):
+            Policy.load("none", device=device)
+    with pytest.raises(InputError, match="label_smoothing"):
+        Policy.load("mixup", class_counts=COUNTS, label_smoothing=2)
+    policy = Policy.load("randaugment", class_counts=COUNTS)
+    with pytest.raises(StateError, match="no stored state"):
+        policy.load_state_dict(5)
+    images, targets, _ = batch(4)
+    policy(images, targets)
+    with pytest.raises(InputError, match="needs targets="):
+        policy.observe(torch.zeros(4, 3), split="val")
+    with pytest.raises(InputError, match="must be a tensor"):
+        policy(images.numpy(), targets)
+    with pytest.raises(InputError, match="no image 4"):
+        policy.last_plan.describe(4)
+
+
 def test_integer_state_stays_whole_and_within_its_clamp() -> None:
     document = {**PICK, "state": {"s": {"axes": ["classes"], "init": 2.4, "clamp": [0.5, 2.6], "dtype": "int"}}}
     document["update"] = [{"at": "epoch_end", "set": {"s": "s + 1"}}]

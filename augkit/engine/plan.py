@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from augkit.errors import InputError
 from augkit.operators.base import Choice
 
 MIX_KINDS = ("none", "mixup", "cutmix")
@@ -75,6 +76,8 @@ class Plan:
 
     def describe(self, i: int) -> str:
         """What happens to image `i`, in words: 'rotate -12.0 degrees, then posterize 4 bits'."""
+        if not 0 <= i < len(self):
+            raise InputError(f"the plan has no image {i}; it was drawn for {len(self)} images, from 0")
         parts = []
         for slot, index in enumerate(self.choice[i].tolist()):
             if index < 0:
