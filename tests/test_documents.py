@@ -10,7 +10,8 @@ import pytest
 import yaml  # the documents here are plain enough for it
 from PIL import Image
 
-from augkit.plugins import registry
+from augkit.lab.recipe import DataRecipe, Recipe
+from augkit.plugins import load_registry, registry
 from augkit.strategy.document import load_strategy
 from augkit.strategy.functions import FUNCTIONS
 
@@ -66,3 +67,14 @@ def test_every_function_is_documented() -> None:
     text = (ROOT / "docs/documents.md").read_text()
     for function in FUNCTIONS.values():
         assert f"| `{function.signature}` | {function.meaning} |" in text
+
+
+def test_every_palette_and_recipe_field_is_documented() -> None:
+    documents, recipes = ((ROOT / "docs" / name).read_text() for name in ("documents.md", "recipes.md"))
+    for palette in load_registry(plugins=False).palettes:
+        assert f"`{palette}`" in documents
+    for field in ("data", "base", *Recipe.model_fields):
+        if field not in ("augkit", "name", "title", "source"):
+            assert f"`{field}" in recipes, field
+    for field in DataRecipe.model_fields:
+        assert f"`data.{field}`" in recipes, field
