@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def test_a_policy_that_learns_from_validation_needs_a_split(tmp_path: Path) -> N
     told = [*QUICK, f"policy={document}", "epochs=1"]
     with pytest.raises(DocumentError, match=r'^policy: "mine" .* no validation split: set data\.validation'):
         train("demo", told, tmp_path / "run")
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
     assert (train("demo", [*told, "data.validation=0.2"], tmp_path / "run") / "summary.json").exists()
 
 
@@ -197,7 +198,32 @@ def test_a_policy_that_learns_from_validation_needs_a_split(tmp_path: Path) -> N
 def test_wrong_recipes_stop_before_training(tmp_path: Path, overrides: list[str], says: str) -> None:
     with pytest.raises(DocumentError, match=says):
         train("demo", [*QUICK, *overrides], tmp_path / "run")
-    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
+    assert train("demo", [*QUICK, "epochs=1"], tmp_path / "run", resume=True)
+
+
+def test_a_kept_folder_is_complained_of_last(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    for wrong in ("model=no_such_net", "optimizer=no_such_way", "schedule=no_such_steps", "device=abacus"):
+        with pytest.raises(DocumentError, match=rf"^{wrong.partition('=')[0]}"):
+            train("demo", [*QUICK, wrong], tmp_path)
+    with pytest.raises(DataError, match="not empty"):
+        train("demo", QUICK, tmp_path)
+
+
+def test_every_recipe_has_a_default_folder_of_its_own(registry: Registry) -> None:
+    told = ([], ["seed=1"], ["epochs=3"], ["model.options={drop_rate: 0.2}"], ["data.imbalance=20"])
+    folders = [run.default_folder(small(registry, *overrides)) for overrides in told]
+    assert len(set(folders)) == len(told)
+    assert re.fullmatch(r"runs/demo-none-seed0-[0-9a-f]{8}", folders[0].as_posix())
+    assert folders[0] == run.default_folder(small(registry))
+
+
+def test_resuming_nothing_says_that_it_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = [*QUICK, "epochs=1"]
+    for anew in (True, False):
+        train("demo", told, tmp_path / "run", resume=True)
+        assert (f"{tmp_path / 'run'}: there is no run to resume; it starts anew" in capsys.readouterr().err) is anew
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -226,7 +252,7 @@ def test_a_changed_policy_document_is_not_resumed(tmp_path: Path, monkeypatch: p
     document.write_text("augkit: 1\nname: mine\npipeline: [{invert: {p: 0.6}}]\n")
     with pytest.raises(StateError, match="another document"):
         train("demo", told, tmp_path / "finished", resume=True)
-    with pytest.raises(StateError, match="another document"):
+    with pytest.raises(StateError, match=rf'{tmp_path / "run"}: .*another document than "{document}"'):
         train("demo", told, tmp_path / "run", resume=True)
 
 

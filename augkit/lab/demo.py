@@ -56,7 +56,8 @@ def main(out: Path, seeds: Sequence[int] = SEEDS, overrides: Sequence[str] = ())
 
 def _run(out: Path, policy: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     settings = [*overrides, f"policy={policy}", f"seed={seed}"]
-    folder = train("demo", settings, out / f"{policy}-seed{seed}", resume=True)
+    place = out / f"{policy}-seed{seed}"
+    folder = train("demo", settings, place, resume=(place / files.RECIPE).exists())
     summary: dict[str, Any] = json.loads((folder / files.SUMMARY).read_text(encoding="utf-8"))
     return summary
 

@@ -79,8 +79,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def claim(folder: Path, *, resume: bool) -> None:
-    """Make sure that a run may write here.
+def check(folder: Path, *, resume: bool) -> None:
+    """Make sure that a run may write here; nothing is written yet.
 
     Raises:
         DataError: there is something here already, and it is not to be resumed or is no run.
@@ -92,6 +92,17 @@ def claim(folder: Path, *, resume: bool) -> None:
         raise DataError("the run folder is not empty; go on with --resume or choose another with --out", file=folder)
     if there and not (folder / RECIPE).exists():
         raise DataError("this is no run folder (no recipe.yaml in it); choose another with --out", file=folder)
+    there_already = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there_already.is_dir() or not os.access(there_already, os.W_OK):
+        raise DataError("the run folder cannot be made or written here; choose another with --out", file=folder)
+
+
+def claim(folder: Path) -> None:
+    """Make the folder, and remove what a kill has left half written in it.
+
+    Raises:
+        DataError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -153,14 +153,19 @@ def resnet56_cifar(pretrained: bool = False, **kwargs: Any) -> ResNetCifar:
     return _build("resnet56_cifar", 56, pretrained, **kwargs)
 
 
+def check(name: str) -> None:
+    """Raise a DocumentError if timm does not know a model by this name."""
+    if not timm.is_model(name):
+        raise DocumentError(f'timm knows no model "{name}".{_near(name)}', path="model.name")
+
+
 def create(name: str, num_classes: int, options: Mapping[str, Any], seed: int) -> nn.Module:
     """Any timm model by name, its weights drawn from `seed`.
 
     Raises:
         DocumentError: timm does not know the name, or the model does not take the options.
     """
-    if not timm.is_model(name):
-        raise DocumentError(f'timm knows no model "{name}".{_near(name)}', path="model.name")
+    check(name)
     torch.manual_seed(seed)  # timm's models draw their weights from torch's global generator
     try:
         return timm.create_model(name, num_classes=num_classes, **options)

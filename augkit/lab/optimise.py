@@ -54,13 +54,21 @@ class PublishedSteps(Scheduler):
         return [value * self.factor(t) for value in self.base_values]
 
 
+def check(optimizer: str, schedule: str) -> None:
+    """Raise a DocumentError if there is no optimiser or no schedule by these names."""
+    known = [str(name) for name in list_optimizers()]
+    if optimizer not in known:
+        hint = nearest(optimizer, known)
+        hint = hint if "Did you mean" in hint else " `timm.optim.list_optimizers()` lists them."
+        raise DocumentError(f'timm knows no optimiser "{optimizer}".{hint}', path="optimizer.name")
+    if schedule not in ("published", *TIMM_SCHEDULES):
+        hint = nearest(schedule, ("published", *TIMM_SCHEDULES))
+        raise DocumentError(f'there is no schedule "{schedule}".{hint}', path="schedule.name")
+
+
 def optimizer(recipe: OptimizerRecipe, model: nn.Module) -> torch.optim.Optimizer:
     """A timm optimiser over the model's parameters."""
-    known = [str(name) for name in list_optimizers()]
-    if recipe.name not in known:
-        hint = nearest(recipe.name, known)
-        hint = hint if "Did you mean" in hint else " `timm.optim.list_optimizers()` lists them."
-        raise DocumentError(f'timm knows no optimiser "{recipe.name}".{hint}', path="optimizer.name")
+    check(recipe.name, "published")
     settings = recipe.model_dump(exclude={"name", "options"}) | recipe.options
     made: torch.optim.Optimizer = _call(create_optimizer_v2, "optimizer", model, opt=recipe.name, **settings)
     return made
@@ -72,9 +80,7 @@ def schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Scheduler:
     if name == "published":
         steps: Scheduler = _call(PublishedSteps, "schedule", optimizer, recipe.epochs, **options)
         return steps
-    if name not in TIMM_SCHEDULES:
-        hint = nearest(name, ("published", *TIMM_SCHEDULES))
-        raise DocumentError(f'there is no schedule "{name}".{hint}', path="schedule.name")
+    check("sgd", name)
     made: Scheduler = _call(
         create_scheduler_v2, "schedule", optimizer, sched=name, num_epochs=recipe.epochs, **options
     )[0]

@@ -19,6 +19,7 @@ import torch
 from augkit.errors import DocumentError, StateError
 from augkit.lab import data as lab_data
 from augkit.lab import folder as files
+from augkit.lab import models, optimise
 from augkit.lab.augmentation import own_operators, strategy_of
 from augkit.lab.board import Board
 from augkit.lab.board import check as check_board
@@ -46,7 +47,7 @@ def train(
     Args:
         recipe_source: a registered name, a path, or a mapping.
         overrides: `"a.b=value"`, applied in order.
-        out: the run folder; `runs/NAME-POLICY-seedN` if it is not given.
+        out: the run folder; `runs/NAME-POLICY-seedN-HASH`, of the recipe's hash, if it is not given.
         resume: go on with the run in that folder, or begin it if there is none.
 
     Returns:
@@ -59,23 +60,33 @@ def train(
     registry = registry or default_registry()
     recipe = load_recipe(recipe_source, registry, overrides)
     strategy = strategy_of(recipe, registry)  # every document is checked before data are read
-    folder = Path(out) if out is not None else Path("runs") / f"{recipe.name}-{recipe.policy_name}-seed{recipe.seed}"
+    device = pick_device(recipe.device)
+    models.check(recipe.model.name)
+    optimise.check(recipe.optimizer.name, recipe.schedule.name)
     if recipe.tensorboard:
         check_board()
-    files.claim(folder, resume=resume)
+    folder = Path(out) if out is not None else default_folder(recipe)
+    files.check(folder, resume=resume)
     _same_recipe(folder, recipe, strategy)
     if (folder / files.SUMMARY).exists():
         return folder
-    device = pick_device(recipe.device)
+    if resume and not (folder / files.RECIPE).exists():
+        print(f"{folder}: there is no run to resume; it starts anew", file=sys.stderr)
     with threads(recipe.threads):
         _train(recipe, registry, device, folder, strategy.hash)
     return folder
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Where a run goes that was not told: another folder for every other recipe."""
+    return Path("runs") / f"{recipe.name}-{recipe.policy_name}-seed{recipe.seed}-{recipe.hash[:8]}"
 
 
 def _train(recipe: Recipe, registry: Registry, device: torch.device, folder: Path, strategy_hash: str) -> None:
     data = lab_data.load(recipe.data, device)
     _same_data(folder, data)
     run = prepare(recipe, data, registry, device)
+    files.claim(folder)
     files.write_yaml(folder / files.RECIPE, recipe.model_dump(mode="json"))  # only now: a wrong recipe claims nothing
     checkpoint = files.load_checkpoint(folder)
     if checkpoint is not None:
@@ -115,7 +126,7 @@ def _same_recipe(folder: Path, recipe: Recipe, strategy: Strategy) -> None:
     noted = folder / files.ENVIRONMENT
     if noted.exists() and json.loads(noted.read_text(encoding="utf-8"))["strategy_sha256"] != strategy.hash:
         raise StateError(
-            f'this run was begun with another document than "{recipe.policy_name}" as it stands now;'
+            f'this run was begun with another document than "{recipe.policy.load}" as it stands now;'
             " put the document back or choose another folder with --out",
             file=folder,
         )
