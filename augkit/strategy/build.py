@@ -47,7 +47,9 @@ SIGNALS: dict[str, tuple[str, ...]] = {
 }
 """Read-only names and their axes; plugins add more, each with the axis classes."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
+_NAME_RULE = "a name has 1 to 60 of the characters A-Z a-z 0-9 _ and begins with a letter"
 _TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_TITLE_RULE = "a name has 1 to 100 of the characters A-Z a-z 0-9 _ - . and begins with a letter or digit"
 
 
 def reserved(registry: Registry) -> set[str]:
@@ -114,7 +116,7 @@ class Builder:
             else:
                 setattr(draft, key, value or "")
         if "name" in data and isinstance(data["name"], str) and not _TITLE.fullmatch(data["name"]):
-            problems.add(("name",), f"a name is made of letters, digits, - _ and ., unlike {shown(data['name'])}")
+            problems.add(("name",), f"{_TITLE_RULE}, unlike {shown(data['name'])}")
 
     def mapping(self, value: Any, place: Place) -> dict[str, Any]:
         if value is not None and not isinstance(value, dict):
@@ -124,7 +126,7 @@ class Builder:
     def new_name(self, name: str, place: Place, taken: Mapping[str, Any]) -> None:
         """Note what is wrong with the name of a param, state or let."""
         if not _NAME.fullmatch(name):
-            self.problems.add(place, f"a name is made of ASCII letters, digits and _, unlike {shown(name)}")
+            self.problems.add(place, f"{_NAME_RULE}, unlike {shown(name)}")
         elif name in self.reserved:
             self.problems.add(place, f'"{name}" is reserved; choose another name')
         elif name in taken:

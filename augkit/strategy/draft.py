@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from augkit.errors import DocumentError
-from augkit.operators.base import Choice
+from augkit.operators.base import Choice, Operator
 from augkit.registry import Registry
 from augkit.strategy.model import Expr, Image, Model, Rule, State, Step, Strategy
 from augkit.strategy.problems import Place, Problems, hint, shown
@@ -129,6 +129,17 @@ class _Shifted(Problems):
 
     def add(self, place: Place, message: str, line: int | None = None) -> None:
         super().add(self.here, message, line)
+
+
+def not_a_body(operator: Operator, body: Any, *, step: bool) -> str:
+    """What to say of a number or text where the mapping of an operator belongs."""
+    message = f"expected a mapping, found {shown(body)}"
+    if isinstance(body, bool) or not isinstance(body, (int, float, str)):
+        return message
+    if not step and not operator.has_value:
+        return f"{message}; write {operator.name} alone"
+    key = "high" if not step else operator.value_name or "p"
+    return f"{message}; write {{{key}: {shown(body)}}}"
 
 
 def described(error: DocumentError) -> str:

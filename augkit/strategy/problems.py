@@ -57,6 +57,13 @@ class Problems:
         return DocumentError(message, file=self.file, line=ordered[0].line, path=ordered[0].path, problems=ordered)
 
 
+def not_filled(value: Any, expected: str) -> str:
+    """What to say of something that is no list, or a list of nothing."""
+    if value == []:
+        return f"it must not be empty: {expected}"
+    return f"{expected}, found {shown(value)}"
+
+
 def path_text(place: Place) -> str:
     """`pipeline[0].pick.p`."""
     result = ""

@@ -29,6 +29,7 @@ _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_LINES = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _WORDS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -85,7 +86,7 @@ def read_text(written: str, file: str | None = None) -> Source:
         source.data = _Builder(source, problems).build(yaml.parse(written, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        message = f"this is not YAML: {error.problem or error.context}"
+        message = f"this is not YAML: {_reason(error, written, mark)}"
         raise DocumentError(message, file=file, line=mark.line + 1 if mark else None) from error
     except TooManyError:
         raise problems.error() from None
@@ -94,6 +95,18 @@ def read_text(written: str, file: str | None = None) -> Source:
     if problems.found:
         raise problems.error()
     return source
+
+
+def _reason(error: yaml.MarkedYAMLError, written: str, mark: Any) -> str:
+    """What is wrong with the YAML, and the cure of the two commonest slips."""
+    lines = _LINES.split(written)
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "a tab; indent with spaces"
+    reason = str(error.problem or error.context)
+    if "mapping values are not allowed" in reason:
+        return f'{reason}; put text that holds ": " in quotes'
+    return reason
 
 
 @dataclass

@@ -12,7 +12,8 @@ from augkit.operators.base import Operator
 from augkit.registry import Registry
 from augkit.strategy.build import UNSUPPORTED
 from augkit.strategy.model import STATE_AXES, Image, MixStep, PickStep, Rule, State, Strategy
-from augkit.strategy.steps import JITTER, JITTER_KEYS, MAX_OPERATORS, MIXES, option_type
+from augkit.strategy.options import option_type
+from augkit.strategy.steps import JITTER, JITTER_KEYS, MAX_OPERATORS, MIXES
 
 Schema = dict[str, Any]
 

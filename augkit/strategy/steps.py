@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import typing
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from augkit.errors import DocumentError, ExpressionError
 from augkit.operators.base import Choice, Operator
-from augkit.strategy.draft import Context, Draft, described, expr, fill
+from augkit.strategy.draft import Context, Draft, described, expr, fill, not_a_body
 from augkit.strategy.expression import Number, number_text, substitute
 from augkit.strategy.folding import fold
 from augkit.strategy.model import (
@@ -29,7 +26,8 @@ from augkit.strategy.model import (
     Step,
     UseStep,
 )
-from augkit.strategy.problems import Place, shown
+from augkit.strategy.options import option_type
+from augkit.strategy.problems import Place, not_filled, shown
 
 STEP_WORDS = ("pick", "one_of", "use", "batch", "color_jitter")
 MIXES = ("mixup", "cutmix")
@@ -59,11 +57,11 @@ class Steps:
         if isinstance(value, str):
             known = self.context.registry.palettes
             if value not in known:
-                self.problems.unknown(place, value, known, "palette")
+                self.unknown_palette(value, known)
                 return
             items = list(known[value])
         if not isinstance(items, list) or not items:
-            self.problems.add(place, f"expected the name of a palette or a list of operators, found {shown(value)}")
+            self.problems.add(place, not_filled(value, "expected the name of a palette or a list of operators"))
             return
         if len(items) > MAX_OPERATORS:
             self.problems.add(place, f"a palette has at most {MAX_OPERATORS} operators, this has {len(items)}")
@@ -73,6 +71,13 @@ class Steps:
         self.draft.palette = value if named else tuple(value)
         self.draft.choices = tuple(choice for choice in made if choice is not None)
 
+    def unknown_palette(self, name: str, known: Iterable[str]) -> None:
+        if name in self.operators:
+            message = f"{shown(name)} is an operator; write [{name}] for a palette of it alone"
+            self.problems.add(("palette",), message)
+        else:
+            self.problems.unknown(("palette",), name, known, "palette")
+
     def entry(self, item: Any, place: Place) -> Choice | None:
         name, body, place = self.named(item, place, "an operator")
         if name is None:
@@ -81,7 +86,7 @@ class Steps:
         if operator is None:
             return None
         if not isinstance(body, dict):
-            self.problems.add(place, f"expected a mapping, found {shown(body)}")
+            self.problems.add(place, not_a_body(operator, body, step=False))
             return None
         return self.choice(operator, body, place, ())
 
@@ -207,10 +212,10 @@ class Steps:
         if name not in self.operators:
             self.problems.unknown(place, name, [*self.operators, *STEP_WORDS], "operator or step")
             return None
-        if not isinstance(body, dict):
-            self.problems.add(place, f"expected a mapping, found {shown(body)}")
-            return None
         operator = self.operators[name]
+        if not isinstance(body, dict):
+            self.problems.add(place, not_a_body(operator, body, step=True))
+            return None
         amounts = ("strength", operator.value_name) if operator.has_value else ()
         choice = self.choice(operator, body, place, ("p", *amounts))
         said = {key: expr(body[key], (*place, key), self.problems) for key in ("p", *amounts) if key in body}
@@ -238,7 +243,7 @@ class Steps:
 
     def one_of(self, body: Any, place: Place, where: str) -> OneOfStep | None:
         if not isinstance(body, list) or not body:
-            self.problems.add(place, f"expected a list of alternatives, found {shown(body)}")
+            self.problems.add(place, not_filled(body, "expected a list of alternatives"))
             return None
         made = []
         for number, item in enumerate(body):
@@ -327,7 +332,7 @@ class Steps:
 
     def batch(self, body: Any, place: Place, where: str) -> BatchStep | None:
         if not isinstance(body, list) or not body:
-            self.problems.add(place, f"expected a list of mixing steps, found {shown(body)}")
+            self.problems.add(place, not_filled(body, "expected a list of mixing steps"))
             return None
         made: list[MixStep | OneOfMix] = []
         for number, item in enumerate(body):
@@ -340,7 +345,7 @@ class Steps:
             return self.mix(item, place, where)
         place, items = (*place, "one_of"), item["one_of"]
         if not isinstance(items, list) or not items:
-            self.problems.add(place, f"expected a list of mixing steps, found {shown(items)}")
+            self.problems.add(place, not_filled(items, "expected a list of mixing steps"))
             return None
         made: list[MixAlternative] = []
         for number, inner in enumerate(items):
@@ -383,14 +388,3 @@ def weight_of(steps: tuple[Step, ...]) -> int:
         else:
             total += 1
     return total
-
-
-@lru_cache(maxsize=1024)
-def option_type(function: Callable[..., Any], key: str) -> TypeAdapter[Any]:
-    """How an option of an operator is checked: by its annotation, or else by the kind of its default."""
-    try:
-        hint_ = typing.get_type_hints(function)[key]
-    except (KeyError, NameError, TypeError):
-        default = inspect.signature(function).parameters[key].default
-        hint_ = Any if default is None else type(default)
-    return TypeAdapter(hint_)

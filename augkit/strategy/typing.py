@@ -34,6 +34,16 @@ INDEXED = {"y": "classes", "index": "samples", "group": "groups"}
 """The axis that `x[y]`, `x[index]` and `x[group]` replace by the batch."""
 _WRITTEN = {axis: f"[{key}]" for key, axis in INDEXED.items()}
 
+_EACH = {
+    "batch": "image",
+    "picks": "drawn operator",
+    "ops": "operator of the palette",
+    "classes": "class",
+    "groups": "group",
+    "samples": "sample",
+}
+"""What an axis counts, in words."""
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -120,21 +130,28 @@ def check(node: Node, scope: Scope, want: Sequence[str] | None, path: str = "") 
     checker = _Checker(scope, path)
     typed = checker.check(node, frozenset(want or ()))
     if want is not None:
-        _fits(typed, ordered(want))
+        _fits(typed, ordered(want), node)
     return typed
 
 
-def _fits(typed: Typed, want: Axes) -> None:
+def _fits(typed: Typed, want: Axes, node: Node) -> None:
     for axis in typed.axes:
         if axis not in want:
-            here = f"[{', '.join(want)}]" if want else "a single number"
+            here = _wanted(want)
             if axis in _WRITTEN and "batch" in want:
-                cure = f"take the image's own with {_WRITTEN[axis]}"
+                own = f"`{node.name}{_WRITTEN[axis]}`" if isinstance(node, Name) else _WRITTEN[axis]
+                cure = f"take the image's own with {own}"
             elif axis == "batch":
                 cure = "there is no image at this place"
             else:
                 cure = f"reduce it, as in sum(x, over={axis})"
             raise ExpressionError(f"the value has the axis {axis}, but {here} is wanted here; {cure}", column=0)
+
+
+def _wanted(want: Axes) -> str:
+    """The axes of a place in words; whoever wrote the document need not know how picks are kept."""
+    words = [_EACH[axis] for axis in want if axis != "picks" or "batch" not in want]
+    return f"a number for each {' and '.join(words)}" if words else "a single number"
 
 
 class _Checker:
