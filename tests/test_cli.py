@@ -212,6 +212,7 @@ WRONG = {
     "unknown setting": ("train demo --set epoch=3", "epoch"),
     "unknown verb": ("opertors", "opertors"),
     "unknown option": ("operators --jsn", "--jsn"),
+    "negative seed": ("preview randaugment --data digits --seed -1", "--seed"),
     "plugin with a bad name": ("plugin new Fog!", '"Fog!" is no name for a distribution'),
     "plugin with a taken name": ("plugin new augkit-rotate", '"rotate" is already brought by augkit'),
     "plugin over a folder": ("plugin new augkit-mist --out {}/full", "full already exists"),
@@ -227,8 +228,21 @@ def test_wrong_input_is_one_sentence_and_status_2(case: str, augkit: Command, wr
     assert "Traceback" not in done.stderr and "Traceback" not in done.stdout
     complaints = [line for line in done.stderr.splitlines() if line.lower().startswith("error: ")]
     assert len(complaints) == 1 and expected in complaints[0], done.stderr
-    if not case.startswith("unknown verb") and not case.startswith("unknown option"):
+    if case not in ("unknown verb", "unknown option", "negative seed"):  # those come with the verb's usage
         assert done.stderr.splitlines() == complaints
+
+
+def test_training_ends_with_its_accuracy_and_folder(augkit: Command) -> None:
+    told = [part for setting in ("epochs=1", "data.image_size=8", "seed=3") for part in ("--set", setting)]
+    for resume in ([], ["--resume"]):
+        done = augkit("train", "demo", *told, *resume)
+        assert done.returncode == 0, done.stderr
+        accuracy, folder = done.stdout.splitlines()
+        assert re.fullmatch(r"runs/demo-none-seed3-[0-9a-f]{8}", folder)
+        assert re.fullmatch(
+            r"test accuracy after the last epoch: all [\d.]+%  many (absent|[\d.]+%)  medium [\d.]+%  few [\d.]+%",
+            accuracy,
+        )
 
 
 def test_debug_shows_the_traceback(augkit: Command) -> None:

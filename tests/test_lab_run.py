@@ -17,7 +17,7 @@ import yaml
 
 from augkit.engine.plan import ImageSettings
 from augkit.errors import AugkitError, DataError, DocumentError, StateError
-from augkit.lab import board, demo, run
+from augkit.lab import board, demo, loop, run
 from augkit.lab.augmentation import Normalise, build_policy, strategy_of
 from augkit.lab.data import Split, load
 from augkit.lab.loop import Training, prepare, train_epoch
@@ -200,6 +200,29 @@ def test_wrong_recipes_stop_before_training(tmp_path: Path, overrides: list[str]
         train("demo", [*QUICK, *overrides], tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert train("demo", [*QUICK, "epochs=1"], tmp_path / "run", resume=True)
+
+
+def test_a_model_is_tried_before_anything_is_written(tmp_path: Path, registry: Registry) -> None:
+    for told, says in (
+        ("model=vit_tiny_patch16_224", r'^model: "vit_tiny_patch16_224" .* 16 x 16 pixels .*data\.image_size to 224'),
+        ("model.options={features_only: true}", r"^model\.options: .*no \[images, 10\] logits"),
+    ):
+        with pytest.raises(DocumentError, match=says):
+            train("demo", [*QUICK, told], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_trying_a_model_changes_nothing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, seen = small(registry, "model.options={drop_rate: 0.2}"), []
+    data = load(recipe.data)
+    for tried in (True, False):
+        with monkeypatch.context() as patch:
+            if not tried:
+                patch.setattr(loop, "_try", lambda run: None)
+            training = prepare(recipe, data, registry, torch.device("cpu"))
+        seen.append((torch.get_rng_state(), training.model.state_dict(), training.model.training))
+    assert torch.equal(seen[0][0], seen[1][0]) and seen[0][2] is seen[1][2] is True
+    assert all(torch.equal(value, seen[1][1][name]) for name, value in seen[0][1].items())
 
 
 def test_a_kept_folder_is_complained_of_last(tmp_path: Path) -> None:

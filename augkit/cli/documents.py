@@ -82,7 +82,7 @@ def preview(
     ],
     out: Annotated[Path, typer.Option(help="The picture to write (.png).")] = Path("preview.png"),
     images: Annotated[int, typer.Option(min=1, max=64, help="How many images.")] = 8,
-    seed: Annotated[int, typer.Option(help="Another seed, another draw, and other images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed, another draw, and other images.")] = 0,
     size: Annotated[int | None, typer.Option(min=8, max=1024, help="Side of the squares in pixels.")] = None,
 ) -> None:
     """Draw images before and after, operators and values under each.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -36,6 +37,8 @@ def train(
         augkit train recipe.yaml --out runs/mine
         augkit train recipe.yaml --out runs/mine --resume
     """
+    from augkit.lab.folder import SUMMARY
+    from augkit.lab.progress import tested
     from augkit.lab.run import train as run
 
     try:
@@ -44,6 +47,7 @@ def train(
         again = [argument for argument in sys.argv[1:] if argument != "--resume"] + ["--resume"]
         fail(f"interrupted; go on from the last checkpoint with: augkit {shlex.join(again)}")
         raise typer.Exit(130) from None
+    print(tested(json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["test"]))
     print(folder)
 
 

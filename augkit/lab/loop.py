@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augkit.errors import AugkitError
+from augkit.errors import AugkitError, DocumentError
 from augkit.lab import metrics, models, optimise
 from augkit.lab.augmentation import Normalise, build_policy
 from augkit.lab.data import Data, Split, epoch_batches
@@ -89,12 +89,16 @@ class Training:
 
 
 def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Training:
-    """Model, policy, loss, optimiser and schedule of a recipe, before the first step."""
+    """Model, policy, loss, optimiser and schedule of a recipe, before the first step.
+
+    Raises:
+        DocumentError: one of them cannot be built, or the model does not take images of this size.
+    """
     model = models.create(recipe.model.name, data.num_classes, recipe.model.options, recipe.seed).to(device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     optimizer = optimise.optimizer(recipe.optimizer, model)
-    return Training(
+    run = Training(
         recipe,
         data,
         device,
@@ -105,6 +109,36 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
         optimise.schedule(recipe, optimizer),
         Normalise(recipe.data.mean, recipe.data.std).to(device),
     )
+    _try(run)
+    return run
+
+
+@torch.no_grad()
+def _try(run: Training) -> None:
+    """One black image through the model; neither its state nor a random generator is changed.
+
+    Raises:
+        DocumentError: it does not take images of this size, or answers with something else than a number a class.
+    """
+    size, name, was_training = run.data.train.size, run.recipe.model.name, run.model.training
+    images = run.layout(torch.zeros(1, 3, size, size, device=run.device))
+    wanted = getattr(run.model, "pretrained_cfg", {}).get("input_size", (3, size, size))[-1]
+    hint = f"set data.image_size to {wanted} or take another model" if wanted != size else "take another model"
+    run.model.eval()
+    try:
+        with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []), run.autocast():
+            answer = run.model(images)
+    except Exception as error:  # whatever any of timm's models makes of a size that it was not built for
+        reason = str(error).partition("\n")[0].rstrip(". ") or type(error).__name__
+        raise DocumentError(
+            f'"{name}" does not take images of {size} x {size} pixels ({reason}): {hint}', path="model"
+        ) from error
+    finally:
+        run.model.train(was_training)
+    if not isinstance(answer, Tensor) or answer.shape != (1, run.data.num_classes):
+        raise DocumentError(
+            f'"{name}" with these options gives no [images, {run.data.num_classes}] logits', path="model.options"
+        )
 
 
 def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None) -> Record:

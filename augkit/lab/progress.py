@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,12 @@ def describe(record: dict[str, Any], epochs: int) -> str:
         parts.append(f"val {record['val']['all']:.1%}")
     of_input = f" (input {record['seconds_input']:.2f} s)" if record["seconds_input"] is not None else ""
     return "  ".join(parts) + f"  {record['seconds']:.1f} s{of_input}"
+
+
+def tested(scores: Mapping[str, float | None]) -> str:
+    """'test accuracy after the last epoch: all 81.2%  many absent  medium 93.0%  few 70.1%'."""
+    parts = [f"{name} {'absent' if value is None else f'{value:.1%}'}" for name, value in scores.items()]
+    return f"test accuracy after the last epoch: {'  '.join(parts)}"
 
 
 class Reporter:
