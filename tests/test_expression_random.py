@@ -10,9 +10,9 @@ from scipy import stats
 from strategies_gen import Box
 from torch import Tensor
 
-from augkit.strategy.evaluate import evaluate, sample_beta
+from augkit.strategy.evaluate import evaluate
 from augkit.strategy.expression import parse
-from augkit.strategy.sampling import GAMMA, beta_from, categorical_from, log_gamma_from, normal_from
+from augkit.strategy.sampling import GAMMA, beta_from, categorical_from, log_gamma_from, normal_from, sample_beta
 from augkit.strategy.typing import Scope, check
 
 N = 20_000
