@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,7 @@ def wrong(tmp_path: Path, photos: Path) -> Path:
     (tmp_path / "corrupt").mkdir()
     (tmp_path / "corrupt" / "a.png").write_bytes((photos / "cats" / "0.png").read_bytes()[:60])
     (tmp_path / "empty").mkdir()
+    shutil.copytree(photos, tmp_path / "domains" / "art")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     return tmp_path
@@ -202,6 +204,11 @@ WRONG = {
     "unknown policy": ("show trivialaugmnt", 'Did you mean "trivialaugment"?'),
     "unknown policy previewed": ("preview trivialaugmnt --data {}/photos", 'Did you mean "trivialaugment"?'),
     "corrupt image": ("preview randaugment --data {}/corrupt", "corrupt/a.png: the image cannot be read"),
+    "one image": (
+        "preview randaugment --data {}/photos/cats/0.png",
+        "0.png: this is one image; give the folder it is in",
+    ),
+    "a level too high": ("preview randaugment --data {}/domains", 'class folder "art" has no image of its own'),
     "no image": ("preview randaugment --data {}/empty", "empty: no image file"),
     "no data": ("preview randaugment --data {}/nowhere", "nowhere"),
     "unwritable out": ("preview randaugment --data {}/photos --out {}/bad.yaml/p.png", "bad.yaml"),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from augkit.errors import DataError
-from augkit.lab import data
+from augkit.lab import data, sources
 from augkit.lab.recipe import DataRecipe
+from augkit.lab.sources import open_source
 
 
 def write_folder(root: Path, splits: dict[str, dict[str, int]], size: tuple[int, int] = (20, 16)) -> Path:
@@ -33,6 +34,46 @@ def write_npz(path: Path, **changes: np.ndarray) -> Path:
     arrays = {"train_images": images, "train_labels": labels, "test_images": images[:6], "test_labels": labels[:6]}
     np.savez(path, **(arrays | changes))
     return path
+
+
+def test_folders_a_level_too_high_are_refused(tmp_path: Path) -> None:
+    for domain in ("art", "photo"):
+        write_folder(tmp_path / "pacs", {domain: {"dog": 3, "cat": 2}})
+    says = rf'class folder "art" has .* further folders, such as "cat": .* such as {tmp_path}/pacs/art$'
+    with pytest.raises(DataError, match=says):
+        open_source(str(tmp_path / "pacs"))
+    (tmp_path / "pacs").rename(tmp_path / "train")
+    with pytest.raises(DataError, match=r'/train: class folder "art"'):
+        open_source(str(tmp_path))
+    assert open_source(str(tmp_path / "train" / "art")).class_names == ("cat", "dog")
+
+
+def test_one_class_with_folders_of_its_own_is_kept(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"train": {"dog": 3}, "train/cat": {"siamese": 2}})
+    assert np.bincount(open_source(str(tmp_path)).splits["train"].labels).tolist() == [2, 3]
+
+
+def test_broken_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_folder(tmp_path, {"train": {"dog": 5, "cat": 5}})
+    (root / "train" / "dog" / "003.png").write_bytes(b"no image")
+    recipe = DataRecipe(source=str(root), image_size=16)
+    with pytest.raises(DataError, match=r"dog/003\.png: the image cannot be read .*; mend or remove the file$"):
+        data.load(recipe)
+    whole = (root / "train" / "dog" / "000.png").read_bytes()
+    (root / "train" / "cat" / "001.png").write_bytes(whole[:40])
+    with pytest.raises(DataError, match=r"cat/001\.png: .*; 2 of 10 images are broken in all; mend"):
+        data.load(recipe)
+    monkeypatch.setattr(sources, "SCAN_SECONDS", -1.0)
+    with pytest.raises(DataError, match=r"1 or more of 10 \(1 were tried\) images are broken"):
+        data.load(recipe)
+
+
+@pytest.mark.parametrize(("name", "says"), [("photo.JPG", "give the folder it is in"), ("a.npz", "not a readable")])
+def test_a_file_that_is_no_archive(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x04 whatever")
+    with pytest.raises(DataError, match=says) as caught:
+        open_source(str(tmp_path / name))
+    assert "pickle" not in str(caught.value)
 
 
 def test_published_counts_of_long_tailed_cifar100() -> None:

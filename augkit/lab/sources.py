@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
+from zipfile import is_zipfile
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -16,6 +19,11 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tif
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 TIMM_PREFIXES = ("torch/", "hfds/")
 STREAMED = ("hfids/", "tfds/", "wds/")
+
+UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
+"""What Pillow raises for a broken file."""
+SCAN_SECONDS = 20.0
+"""How long the broken images are counted at most, once one was met."""
 
 
 class Reader(Protocol):
@@ -52,14 +60,43 @@ class Files:
 
     paths: Sequence[Path]
     labels: np.ndarray
+    _scan: Lock = field(default_factory=Lock, repr=False, compare=False)
+    _told: list[DataError] = field(default_factory=list, repr=False, compare=False)
 
     def read(self, i: int) -> np.ndarray:
         path = self.paths[i]
         try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise DataError(f"the image cannot be read ({error}); mend or remove the file", file=path) from error
+            return _decode(path)
+        except UNREADABLE as error:
+            with self._scan:  # readers in other threads may meet the next broken image meanwhile: one scan is enough
+                if not self._told:
+                    self._told.append(self._broken(path, error))
+            raise self._told[0] from error
+
+    def _broken(self, path: Path, error: Exception) -> DataError:
+        """The first of all broken images, and how many there are; `path` is one of them."""
+        broken: list[tuple[Path, Exception]] = []
+        deadline, tried = time.monotonic() + SCAN_SECONDS, 0
+        for tried, other in enumerate(self.paths, 1):  # noqa: B007  how far it came is told below
+            try:
+                _decode(other)
+            except UNREADABLE as found:
+                broken.append((other, found))
+            if time.monotonic() > deadline:
+                break
+        if path not in (other for other, _ in broken):
+            broken.append((path, error))
+        (first, reason), whole = broken[0], tried == len(self.paths)
+        advice = "mend or remove the file"
+        if len(broken) > 1 or not whole:
+            among = f"of {len(self.paths)}" if whole else f"or more of {len(self.paths)} ({tried} were tried)"
+            advice = f"{len(broken)} {among} images are broken in all; mend or remove their files"
+        return DataError(f"the image cannot be read ({reason}); {advice}", file=first)
+
+
+def _decode(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 @dataclass(frozen=True)
@@ -118,6 +155,10 @@ def _rgb(images: np.ndarray) -> np.ndarray:
 
 
 def _npz(path: Path) -> Source:
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        raise DataError("this is one image; give the folder it is in", file=path)
+    if not is_zipfile(path):  # numpy would take it for pickled objects and advise to load those, which can run code
+        raise DataError("not a readable .npz file; mend or replace it, or give a folder of class folders", file=path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -175,6 +216,7 @@ def _files(root: Path, names: tuple[str, ...]) -> Files:
     unknown = sorted(child.name for child in root.iterdir() if child.is_dir() and child.name not in names)
     if unknown:
         raise DataError(f'class folder "{unknown[0]}" is not among the training classes: {", ".join(names)}', file=root)
+    _refuse_deeper(root, names)
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
@@ -185,6 +227,23 @@ def _files(root: Path, names: tuple[str, ...]) -> Files:
     if not paths:
         raise DataError(f"no image file ({', '.join(IMAGE_ENDINGS)}) lies in the class folders", file=root)
     return Files(paths, np.asarray(labels, dtype=np.int64))
+
+
+def _refuse_deeper(root: Path, names: tuple[str, ...]) -> None:
+    """Raise a DataError if the class folders hold images only in folders of their own: a level above the classes."""
+    deeper: list[Path] = []
+    for name in names:
+        children = list((root / name).iterdir()) if (root / name).is_dir() else []
+        if any(child.suffix.lower() in IMAGE_ENDINGS and child.is_file() for child in children):
+            return
+        deeper += sorted(child for child in children if child.is_dir())[:1]
+    if deeper:
+        inner = deeper[0]
+        raise DataError(
+            f'class folder "{inner.parent.name}" has no image of its own but further folders, such as "{inner.name}":'
+            f" give the folder whose own folders hold the images of one class each, such as {inner.parent}",
+            file=root,
+        )
 
 
 def _timm(name: str, root: str | None, download: bool) -> Source:
