@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import Tensor
 
-from augkit.errors import DocumentError
+from augkit.errors import DocumentError, OperatorError
+from augkit.operators.base import operator
 from augkit.plugins import load_registry
 from augkit.strategy.document import load_strategy
+from augkit.strategy.schema import json_schema
 
 BUILT_IN = load_registry(plugins=False)
 
@@ -60,4 +63,65 @@ def test_a_value_of_each_class_is_cured_without_words_of_ours(step: Any) -> None
 
 @pytest.mark.parametrize("parts", [{"name": "-x"}, {"name": "my policy"}, {"params": {"a-b": 1}}])
 def test_a_name_says_which_characters_it_may_have(parts: Any) -> None:
-    assert "of the characters A-Z a-z 0-9 _" in fault(**parts)
+    assert "ASCII letters A-Z a-z, digits 0-9" in fault(**parts)
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ({"rotate": {"degrees": 400000}}, "rotate.degrees: `400000` is 400000, never within -360..360 degrees"),
+        ({"gaussian_blur": {"radius": 500}}, "never within 0..50 pixels"),
+        ({"posterize": {"bits": 0}}, "never within 1..8 bits"),
+        ({"brightness": {"factor": -3}}, "never within 0..10 times"),
+        ({"brightness": {"factor": "uniform(-3, -1)"}}, "is -3..-1, never within 0..10 times"),
+        ({"rotate": {"high": 1000}}, "rotate.high: 1000 is never within -360..360 degrees"),
+        ({"solarize": {"low": -1}}, "solarize.low: -1 is never within 0..256 threshold"),
+        ({"random_crop": {"padding": 5000}}, "5000 is no value for padding"),
+        ({"cutout": {"length": -1}}, "-1 is no value for length"),
+        ({"random_resized_crop": {"scale": [0.9, 0.5]}}, "the first number must not be above the second"),
+        ({"random_resized_crop": {"ratio": [-1, 1]}}, "no value for ratio"),
+        ({"random_erasing": {"scale": [0.5, 2]}}, "no value for scale"),
+        ({"gaussian_blur": {"widest": 900}}, "900 is no value for widest"),
+        ({"solarize_add": {"threshold": 1000}}, "1000 is no value for threshold"),
+    ],
+)
+def test_a_number_that_nobody_can_mean_is_refused_with_its_limits(step: Any, said: str) -> None:
+    assert said in fault(pipeline=[step])
+    if "low" in str(step) or "high" in str(step):
+        assert said in fault(palette=[step])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"rotate": {"degrees": "uniform(-500, 500)"}},
+        {"rotate": {"degrees": -360}},
+        {"posterize": {"bits": 1}},
+        {"solarize": {"threshold": 256}},
+        {"translate_x_pixels": {"pixels": 5000}},
+        {"random_crop": {"padding": 0}},
+        {"random_resized_crop": {"scale": [1, 1]}},
+    ],
+)
+def test_a_number_within_the_limits_or_perhaps_within_them_is_not(step: Any) -> None:
+    assert load_strategy({"augkit": 1, "name": "small", "pipeline": [step]}, BUILT_IN).pipeline
+
+
+def test_a_schema_shows_the_limits() -> None:
+    steps = json_schema(BUILT_IN)["$defs"]["step"]["anyOf"][1]["properties"]
+    degrees = steps["rotate"]["anyOf"][0]["properties"]["degrees"]
+    assert (degrees["minimum"], degrees["maximum"]) == (-360, 360)
+    assert "minimum" not in steps["translate_x_pixels"]["anyOf"][0]["properties"]["pixels"]
+    assert steps["random_crop"]["anyOf"][0]["properties"]["padding"]["maximum"] == 1024
+
+
+def test_the_ends_of_a_declared_range_are_two_numbers_within_the_limits() -> None:
+    def tint(images: Tensor, amount: Tensor) -> Tensor:
+        return images * amount[:, None, None, None]
+
+    for declared in ({"range": (0.5,)}, {"range": 3}, {"range": ("a", 1)}, {"range": (0, 1), "limits": (1,)}):
+        with pytest.raises(OperatorError, match=r'"tint": (range|limits) must be two numbers'):
+            operator(**declared)(tint)
+    with pytest.raises(OperatorError, match="must lie within the limits"):
+        operator(range=(2, 0), limits=(0, 1))(tint)
+    assert operator(range=(1, 0), limits=(0, 1))(tint).limits == (0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -69,6 +70,8 @@ class Operator:
     tolerance: float = 1.0
     source: str = ""
     options: Mapping[str, inspect.Parameter] = field(default_factory=dict, hash=False)
+    limits: tuple[float, float] | None = None
+    """Least and greatest value that can be meant, in `unit`; None where any can."""
 
     @property
     def has_value(self) -> bool:
@@ -134,6 +137,7 @@ def operator(
     tolerance: float = 1.0,
     source: str = "",
     name: str | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Callable[[Function], Operator]:
     """Declare an operator.
 
@@ -147,6 +151,8 @@ def operator(
         keeps_black: whether every value maps black to black and does not look at the image's statistics.
         tolerance: mean absolute error against the reference, of 255.
         source: where the definition comes from.
+        name: what documents call it, the function's name unless said.
+        limits: least and greatest value that can be meant, in `unit`. A document that goes beyond is refused.
 
     Raises:
         OperatorError: the function does not fit the declaration.
@@ -169,9 +175,26 @@ def operator(
         missing = [p.name for p in options.values() if p.default is inspect.Parameter.empty]
         if missing:
             raise OperatorError(f'operator "{label}": option {missing[0]} needs a default')
-        low, high = range if range is not None else (None, None)
-        return Operator(
-            label, kind, function, low, high, unit, signed, identity, draws, keeps_black, tolerance, source, options
-        )
+        low, high = _ends(label, range, limits) if range is not None else (None, None)
+        about = (unit, signed, identity, draws, keeps_black, tolerance, source, options, limits)
+        return Operator(label, kind, function, low, high, *about)
 
     return declare
+
+
+def _ends(label: str, ends: Any, limits: Any) -> tuple[float, float]:
+    """The ends of a range, which must lie within the limits."""
+    for word, pair in (("range", ends), ("limits", limits)):
+        if pair is not None and not _is_pair(pair):
+            raise OperatorError(f'operator "{label}": {word} must be two numbers, as in {word}=(0, 1), not {pair!r}')
+    if limits is not None and not limits[0] <= min(ends) <= max(ends) <= limits[1]:
+        raise OperatorError(f'operator "{label}": the range {ends!r} must lie within the limits {limits!r}')
+    return ends[0], ends[1]
+
+
+def _is_pair(pair: Any) -> bool:
+    return (
+        isinstance(pair, (tuple, list))
+        and len(pair) == 2
+        and all(isinstance(end, (int, float)) and math.isfinite(end) for end in pair)
+    )

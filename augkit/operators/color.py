@@ -16,6 +16,7 @@ ABOVE = 0.01
 @operator(
     kind="color",
     range=(0.1, 1.9),
+    limits=(0, 10),
     unit="times",
     identity=1.0,
     keeps_black=True,

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from augkit.operators.base import operator
+from augkit.operators.options import Aspects, Length, Shares
 
 TRIES = 10
 
 
 @operator(kind="erase", draws=2, keeps_black=True, source="Cutout (DeVries and Taylor 2017)", tolerance=0.0)
-def cutout(size: tuple[int, int], u: Tensor, *, length: int = 16) -> Tensor:
+def cutout(size: tuple[int, int], u: Tensor, *, length: Length = 16) -> Tensor:
     """Paint a square of `length` pixels around a random pixel, cut off at the border; no strength."""
     edges = []
     for axis, extent in enumerate(size):
@@ -34,8 +35,8 @@ def random_erasing(
     size: tuple[int, int],
     u: Tensor,
     *,
-    scale: tuple[float, float] = (0.02, 1 / 3),
-    ratio: tuple[float, float] = (0.3, 10 / 3),
+    scale: Shares = (0.02, 1 / 3),
+    ratio: Aspects = (0.3, 10 / 3),
 ) -> Tensor:
     """Paint a box of a random share of the area and a random aspect; no strength.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from augkit.operators.base import Kernel, operator
+from augkit.operators.options import Radius
 
 SMOOTH = (1, 1, 1, 1, 5, 1, 1, 1, 1)
 DETAIL = (0, -1, 0, -1, 10, -1, 0, -1, 0)
@@ -22,7 +23,13 @@ def three_by_three(weights: tuple[int, ...], device: torch.device | None = None)
 
 
 @operator(
-    kind="kernel", range=(0.1, 1.9), unit="times", identity=1.0, tolerance=0.1, source="Pillow ImageEnhance.Sharpness"
+    kind="kernel",
+    range=(0.1, 1.9),
+    limits=(0, 10),
+    unit="times",
+    identity=1.0,
+    tolerance=0.1,
+    source="Pillow ImageEnhance.Sharpness",
 )
 def sharpness(factor: Tensor) -> Kernel:
     """0 is smoothed, 1 the image itself, above 1 sharper; stronger with the distance from 1."""
@@ -48,8 +55,10 @@ def edge_enhance() -> Kernel:
     return Kernel(three_by_three(EDGE_ENHANCE), torch.zeros(1))
 
 
-@operator(kind="kernel", range=(0, 2), unit="pixels", identity=0.0, source="Pillow ImageFilter.GaussianBlur")
-def gaussian_blur(radius: Tensor, *, widest: float = 2.4) -> Kernel:
+@operator(
+    kind="kernel", range=(0, 2), limits=(0, 50), unit="pixels", identity=0.0, source="Pillow ImageFilter.GaussianBlur"
+)
+def gaussian_blur(radius: Tensor, *, widest: Radius = 2.4) -> Kernel:
     """Blur by a standard deviation of `radius` pixels; stronger as it grows.
 
     Three extended box blurs, as Pillow runs them. `widest` bounds the radius, since it decides the kernel's size for

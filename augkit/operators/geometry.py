@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from augkit.operators.base import operator
+from augkit.operators.options import Aspects, Pixels, Shares
 
 AFFINE = "AutoAugment family: Pillow Image.transform(AFFINE)"
 TRIES = 10
@@ -41,7 +42,14 @@ def vflip(size: tuple[int, int]) -> Tensor:
 
 
 @operator(
-    kind="warp", range=(0, 30), unit="degrees", signed=True, identity=0.0, tolerance=0.3, source="Pillow Image.rotate"
+    kind="warp",
+    range=(0, 30),
+    limits=(-360, 360),
+    unit="degrees",
+    signed=True,
+    identity=0.0,
+    tolerance=0.3,
+    source="Pillow Image.rotate",
 )
 def rotate(degrees: Tensor, size: tuple[int, int]) -> Tensor:
     """Rotate about the centre, counter-clockwise for a positive angle; stronger as the angle grows."""
@@ -53,25 +61,61 @@ def rotate(degrees: Tensor, size: tuple[int, int]) -> Tensor:
     return affine((cos, sin, x - x * cos - y * sin), (-sin, cos, y + x * sin - y * cos), like=degrees)
 
 
-@operator(kind="warp", range=(0, 0.3), unit="pixels a row", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
+@operator(
+    kind="warp",
+    range=(0, 0.3),
+    limits=(-10, 10),
+    unit="pixels a row",
+    signed=True,
+    identity=0.0,
+    tolerance=0.3,
+    source=AFFINE,
+)
 def shear_x(shear: Tensor) -> Tensor:
     """Slide each row by its distance from the top times the shear, leftwards if positive; stronger as it grows."""
     return affine((1.0, shear, 0.0), (0.0, 1.0, 0.0), like=shear)
 
 
-@operator(kind="warp", range=(0, 0.3), unit="pixels a column", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
+@operator(
+    kind="warp",
+    range=(0, 0.3),
+    limits=(-10, 10),
+    unit="pixels a column",
+    signed=True,
+    identity=0.0,
+    tolerance=0.3,
+    source=AFFINE,
+)
 def shear_y(shear: Tensor) -> Tensor:
     """Slide each column by its distance from the left times the shear, upwards if positive; stronger as it grows."""
     return affine((1.0, 0.0, 0.0), (shear, 1.0, 0.0), like=shear)
 
 
-@operator(kind="warp", range=(0, 0.45), unit="of the width", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
+@operator(
+    kind="warp",
+    range=(0, 0.45),
+    limits=(-1, 1),
+    unit="of the width",
+    signed=True,
+    identity=0.0,
+    tolerance=0.3,
+    source=AFFINE,
+)
 def translate_x(fraction: Tensor, size: tuple[int, int]) -> Tensor:
     """Move by a fraction of the width, leftwards if positive (as Pillow's matrix); stronger as it grows."""
     return affine((1.0, 0.0, fraction * size[1]), (0.0, 1.0, 0.0), like=fraction)
 
 
-@operator(kind="warp", range=(0, 0.45), unit="of the height", signed=True, identity=0.0, tolerance=0.3, source=AFFINE)
+@operator(
+    kind="warp",
+    range=(0, 0.45),
+    limits=(-1, 1),
+    unit="of the height",
+    signed=True,
+    identity=0.0,
+    tolerance=0.3,
+    source=AFFINE,
+)
 def translate_y(fraction: Tensor, size: tuple[int, int]) -> Tensor:
     """Move by a fraction of the height, upwards if positive (as Pillow's matrix); stronger as it grows."""
     return affine((1.0, 0.0, 0.0), (0.0, 1.0, fraction * size[0]), like=fraction)
@@ -92,6 +136,7 @@ def translate_y_pixels(pixels: Tensor) -> Tensor:
 @operator(
     kind="warp",
     range=(1, 1.5),
+    limits=(0.1, 10),
     unit="times",
     identity=1.0,
     tolerance=0.3,
@@ -105,7 +150,7 @@ def resize_crop(zoom: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @operator(kind="warp", draws=2, source="torchvision RandomCrop(size, padding)", tolerance=0.0)
-def random_crop(size: tuple[int, int], u: Tensor, *, padding: int = 4) -> Tensor:
+def random_crop(size: tuple[int, int], u: Tensor, *, padding: Pixels = 4) -> Tensor:
     """Pad each side by `padding` pixels and cut the image's size out at a random whole pixel; no strength."""
     shift = (u * (2 * padding + 1)).floor().clamp(max=2 * padding) - padding
     return affine((1.0, 0.0, shift[:, 1]), (0.0, 1.0, shift[:, 0]), like=u[:, 0])
@@ -116,8 +161,8 @@ def random_resized_crop(
     size: tuple[int, int],
     u: Tensor,
     *,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    scale: Shares = (0.08, 1.0),
+    ratio: Aspects = (3 / 4, 4 / 3),
 ) -> Tensor:
     """Cut out a random area of `scale` times the image's and of a random aspect `ratio`, and resize it; no strength."""
     top, left, height, width = crop_box(size, u, scale, ratio)

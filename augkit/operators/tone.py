@@ -10,6 +10,7 @@ from torch import Tensor
 
 from augkit.operators.base import operator
 from augkit.operators.color import LUMA
+from augkit.operators.options import Threshold
 
 
 def levels(like: Tensor | None = None) -> Tensor:
@@ -42,6 +43,7 @@ def invert() -> Tensor:
 @operator(
     kind="tone",
     range=(8, 4),
+    limits=(1, 8),
     unit="bits",
     identity=8.0,
     keeps_black=True,
@@ -55,7 +57,13 @@ def posterize(bits: Tensor) -> Tensor:
 
 
 @operator(
-    kind="tone", range=(256, 0), unit="threshold", identity=256.0, source="Pillow ImageOps.solarize", tolerance=0.0
+    kind="tone",
+    range=(256, 0),
+    limits=(0, 256),
+    unit="threshold",
+    identity=256.0,
+    source="Pillow ImageOps.solarize",
+    tolerance=0.0,
 )
 def solarize(threshold: Tensor) -> Tensor:
     """Invert every value that reaches the threshold; stronger as the threshold falls."""
@@ -64,9 +72,14 @@ def solarize(threshold: Tensor) -> Tensor:
 
 
 @operator(
-    kind="tone", range=(0, 110), unit="addition", source="AutoAugment for EfficientNet; `invert` as CUDA", tolerance=0.0
+    kind="tone",
+    range=(0, 110),
+    limits=(-255, 255),
+    unit="addition",
+    source="AutoAugment for EfficientNet; `invert` as CUDA",
+    tolerance=0.0,
 )
-def solarize_add(addition: Tensor, *, threshold: float = 128, invert: bool = False) -> Tensor:
+def solarize_add(addition: Tensor, *, threshold: Threshold = 128, invert: bool = False) -> Tensor:
     """Add to every value below the threshold; stronger as the addition grows.
 
     `invert`: add to every value and then solarize at the threshold, as CUDA does; it is never without effect.
@@ -81,6 +94,7 @@ def solarize_add(addition: Tensor, *, threshold: float = 128, invert: bool = Fal
 @operator(
     kind="tone",
     range=(0.1, 1.9),
+    limits=(0, 10),
     unit="times",
     identity=1.0,
     keeps_black=True,
@@ -93,7 +107,13 @@ def brightness(factor: Tensor) -> Tensor:
 
 
 @operator(
-    kind="tone", range=(0.1, 1.9), unit="times", identity=1.0, source="Pillow ImageEnhance.Contrast", tolerance=0.5
+    kind="tone",
+    range=(0.1, 1.9),
+    limits=(0, 10),
+    unit="times",
+    identity=1.0,
+    source="Pillow ImageEnhance.Contrast",
+    tolerance=0.5,
 )
 def contrast(factor: Tensor, histogram: Tensor) -> Tensor:
     """Distance from the image's mean grey times the factor; stronger with the distance from 1."""

@@ -47,9 +47,9 @@ SIGNALS: dict[str, tuple[str, ...]] = {
 }
 """Read-only names and their axes; plugins add more, each with the axis classes."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
-_NAME_RULE = "a name has 1 to 60 of the characters A-Z a-z 0-9 _ and begins with a letter"
+_NAME_RULE = "a name has 1 to 60 ASCII letters A-Z a-z, digits 0-9 and _, and begins with a letter"
 _TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_TITLE_RULE = "a name has 1 to 100 of the characters A-Z a-z 0-9 _ - . and begins with a letter or digit"
+_TITLE_RULE = "a name has 1 to 100 ASCII letters A-Z a-z, digits 0-9, _ - and ., and begins with a letter or digit"
 
 
 def reserved(registry: Registry) -> set[str]:

@@ -26,6 +26,7 @@ from augkit.strategy.model import (
     UseStep,
     located,
 )
+from augkit.strategy.options import beyond
 from augkit.strategy.problems import Place, Problems
 from augkit.strategy.typing import Axes, Scope, Typed, check, clamp, interval_text
 
@@ -202,7 +203,11 @@ class Checker:
         if step.strength is not None:
             self.share(step.strength, scope, BATCH, f"{path}.strength", (*place, "strength"))
         if step.value is not None:
-            self.expression(step.value, scope, BATCH, f"{path}.value", self.draft.places.get(f"{path}.value", place))
+            here = self.draft.places.get(f"{path}.value", place)
+            typed = self.expression(step.value, scope, BATCH, f"{path}.value", here)
+            fault = beyond(step.choice.operator, typed.low, typed.high) if typed is not None else ""
+            if fault and typed is not None:
+                self.problems.add(here, f"`{step.value}` is {interval_text(typed)}, {fault}")
 
     def pick(self, step: PickStep, path: str, scope: Scope) -> None:
         place = self.draft.places[path]

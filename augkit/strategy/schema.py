@@ -138,11 +138,14 @@ def _operator(operator: Operator, *, step: bool) -> Schema:
         properties["p"] = {"description": "probability for each image", **number}
     if operator.has_value:
         unit = f" in {operator.unit}" if operator.unit else ""
+        # numbers are bounded, expressions only once they are read
+        bounds = dict(zip(("minimum", "maximum"), operator.limits or (), strict=False))
+        bounded = {**number, **bounds}
         if step:
             properties["strength"] = {"description": f"0..1 for {operator.low:g}..{operator.high:g}{unit}", **number}
-            properties[operator.value_name] = {"description": f"the value{unit}, instead of a strength", **number}
-        properties["low"] = {"description": f"value at strength 0{unit}, {operator.low:g} unless said", **number}
-        properties["high"] = {"description": f"value at strength 1{unit}, {operator.high:g} unless said", **number}
+            properties[operator.value_name] = {"description": f"the value{unit}, instead of a strength", **bounded}
+        properties["low"] = {"description": f"value at strength 0{unit}, {operator.low:g} unless said", **bounded}
+        properties["high"] = {"description": f"value at strength 1{unit}, {operator.high:g} unless said", **bounded}
         properties["signed"] = {"description": "whether each image draws a random sign", "type": "boolean"}
     for name, option in operator.options.items():
         properties.setdefault(name, _option(operator, name, option.default))

@@ -26,7 +26,7 @@ from augkit.strategy.model import (
     Step,
     UseStep,
 )
-from augkit.strategy.options import option_type
+from augkit.strategy.options import beyond, option_type
 from augkit.strategy.problems import Place, not_filled, shown
 
 STEP_WORDS = ("pick", "one_of", "use", "batch", "color_jitter")
@@ -44,6 +44,7 @@ class Steps:
     def __init__(self, context: Context, draft: Draft) -> None:
         self.context, self.draft, self.problems = context, draft, context.problems
         self.operators = context.registry.operators
+        self.limited = True
 
     # -- operators ----------------------------------------------------------------------------------------------
 
@@ -67,7 +68,10 @@ class Steps:
             self.problems.add(place, f"a palette has at most {MAX_OPERATORS} operators, this has {len(items)}")
             return
         named = isinstance(value, str)
+        # ranges of registered palettes are as published, where posterize falls to 0 bits
+        self.limited = not named
         made = [self.entry(item, place if named else (*place, number)) for number, item in enumerate(items)]
+        self.limited = True
         self.draft.palette = value if named else tuple(value)
         self.draft.choices = tuple(choice for choice in made if choice is not None)
 
@@ -120,6 +124,8 @@ class Steps:
                 signed = self.flag(value, where)
             elif key in own:
                 number = self.constant(value, where)
+                if self.limited and beyond(operator, number, number):
+                    self.problems.add(where, f"{number:g} is {beyond(operator, number, number)}")
                 low, high = (number, high) if key == "low" else (low, number)
             elif key in operator.options:
                 options[key] = self.option(operator, key, value, where)

@@ -1,0 +1,24 @@
+"""What options of operators can be: annotations that refuse what nobody can mean, and that the JSON Schema shows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise PydanticCustomError("ascending", "the first number must not be above the second")
+    return pair
+
+
+Pixels = Annotated[int, Field(ge=0, le=1024)]
+Length = Annotated[int, Field(ge=0)]
+Threshold = Annotated[float, Field(ge=0, le=256)]
+Radius = Annotated[float, Field(gt=0, le=50)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Aspect = Annotated[float, Field(ge=0.01, le=100)]
+Shares = Annotated[tuple[_Share, _Share], AfterValidator(_ascending)]
+Aspects = Annotated[tuple[_Aspect, _Aspect], AfterValidator(_ascending)]
