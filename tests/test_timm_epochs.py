@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,8 @@ def test_a_damaged_state_file_is_one_sentence(tmp_path: Path) -> None:
         (b"nonsense", "cannot be read"),
         (good[: len(good) // 2], "cannot be read"),
         (b"", "cannot"),
+        (b"\x80\x02]q\x00(K\x01e.", "cannot be read"),
+        *((bytes([k]) * 40, "cannot be read") for k in (0, 40, 99, 255)),
     ):
         state.write_bytes(content)
         with pytest.raises(StateError, match=words) as caught:
@@ -154,9 +157,27 @@ def test_a_damaged_state_file_is_one_sentence(tmp_path: Path) -> None:
     torch.save({"something": "else"}, state)
     with pytest.raises(StateError, match="not policy state"):
         wrap(loader(), LEARNS, model, state=state)
+    stored = torch.load(io.BytesIO(good), weights_only=True)
+    for name in ("class_counts", "memory", "epoch"):
+        rank = {key: value for key, value in stored["ranks"][0].items() if key != name}
+        torch.save({**stored, "ranks": [rank]}, state)
+        with pytest.raises(StateError, match=r"policy\.pt .*delete (it to start anew|the file)"):
+            wrap(loader(), LEARNS, model, state=state)
+    torch.save({**stored, "ranks": []}, state)
+    with pytest.raises(StateError, match="holds no policy state; delete it"):
+        wrap(loader(), LEARNS, model, state=state)
     state.write_bytes(good)
     with pytest.raises(StateError, match="another document"):
         wrap(loader(), TURNS, model, state=state)
+
+
+def test_a_place_that_cannot_be_written_is_found_before_an_epoch_is_spent(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path, tmp_path / "file" / "policy.pt", tmp_path / ("x" * 300)):
+        with pytest.raises(StateError, match=r"cannot be written to .*; give state= another path"):
+            wrap(loader(), LEARNS, Seer(), state=place)
+    wrap(loader(), LEARNS, Seer(), state=tmp_path / "new" / "policy.pt")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_state_of_other_numbers_of_processes_is_refused_while_counts_are_not_summed(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,28 @@ def _ranks() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def check_place(path: Path) -> None:
+    """Try the place of a state file before an epoch is spent; makes its folder.
+
+    Raises:
+        StateError: no file can be written there.
+    """
+    if _ranks()[0] != 0:
+        return
+    trial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            trial.write_bytes(b"augkit")
+        finally:
+            trial.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StateError(f"policy state cannot be written to {path} ({reason}); give state= another path") from None
 
 
 def write_state(path: Path, policy: Policy, *, finished: bool) -> None:
@@ -54,17 +75,25 @@ def read_state(path: Path, policy: Policy) -> bool:
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # junk can fail anywhere in the unpickler
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise StateError(f"{path} cannot be read as policy state ({reason}); delete it to start anew") from None
     if not isinstance(stored, dict) or stored.get("augkit_policy") != FORMAT:
         raise StateError(f"{path} is not policy state written by this version of augkit; delete it to start anew")
     rank, world = _ranks()
-    ranks, finished = stored["ranks"], bool(stored["finished"])
+    ranks, finished = stored.get("ranks"), bool(stored.get("finished"))
+    if not isinstance(ranks, list) or not ranks:
+        raise StateError(f"{path} holds no policy state; delete it to start anew")
     if len(ranks) != world and finished:
         raise StateError(
             f"{path} was written by {len(ranks)} processes before their counts were summed, and there are {world} now;"
             f" go on once with {len(ranks)}, or delete it to start anew"
         )
-    policy.load_state_dict(ranks[rank] if len(ranks) == world else ranks[0])
+    try:
+        policy.load_state_dict(ranks[rank] if len(ranks) == world else ranks[0])
+    except StateError as error:
+        raise StateError(f"{path} does not fit: {error}; to start anew, delete the file") from None
+    except Exception as error:  # parts that are missing or of another kind
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise StateError(f"{path} holds damaged policy state ({reason}); delete it to start anew") from None
     return finished

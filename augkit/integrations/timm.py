@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from augkit.errors import DataError, DocumentError, InputError
 from augkit.integrations.datasets import IndexedCollate, IndexedDataset, class_counts, gives_indices
 from augkit.integrations.feed import Feed, MixupFn, Normalisation, mixup_fn
-from augkit.integrations.statefile import read_state, write_state
+from augkit.integrations.statefile import check_place, read_state, write_state
 from augkit.integrations.transforms import describe, normalisation, transforms_of, without_chance
 from augkit.integrations.watch import Watch, classes_of
 from augkit.policy import Policy
@@ -229,7 +229,10 @@ class WrappedLoader:
             torch.cuda.current_stream(self._feed.device).wait_stream(stream)
 
     def _resume(self) -> None:
-        if self._state is None or not self._state.exists():
+        if self._state is None:
+            return
+        check_place(self._state)
+        if not self._state.exists():
             return
         finished = read_state(self._state, self.policy)
         logger.info(f"policy state of epoch {self.policy.epoch} loaded from {self._state}; delete it to start anew")
