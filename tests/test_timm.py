@@ -324,6 +324,7 @@ def test_mixup_fn_serves_loops_with_normalised_images(dtype: torch.dtype) -> Non
 
 def test_what_cannot_work_is_refused_with_a_sentence() -> None:
     mixing = loader(collate_fn=FastCollateMixup(mixup_alpha=1.0, num_classes=CLASSES))
+    plain = mixup_fn(Policy.load(NONE), 0.5, 0.5)
     cases: list[tuple[Any, str]] = [
         (lambda: wrap(mixing, NONE, None), "FastCollateMixup"),
         (lambda: wrap(wrap(loader(), NONE, None), NONE, None), "wrapped already"),
@@ -334,6 +335,9 @@ def test_what_cannot_work_is_refused_with_a_sentence() -> None:
         (lambda: wrap(loader(), Policy.load(NONE, out=Output()), None), "without out="),
         (lambda: wrap(loader(use_prefetcher=False), NONE, None, mean=0.5), "both mean and std"),
         (lambda: mixup_fn(Policy.load(NONE), 0.5, 0.0), "above 0"),
+        (lambda: mixup_fn(Policy.load(NONE), (0.5, 0.5), 0.5), "mean must hold one number or one for each of 3"),
+        (lambda: mixup_fn(Policy.load(NONE), 0.5, [0.5] * 4), "std must hold .* not 4"),
+        (lambda: plain(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), torch.arange(5)), "floating point, not uint8"),
         (lambda: next(iter(wrap(DataLoader(ImageSet().targets), NONE, None, class_counts=[1]))), "images, targets"),
     ]
     for call, words in cases:

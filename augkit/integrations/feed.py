@@ -26,6 +26,9 @@ class Normalisation:
         self.std = torch.as_tensor(std, dtype=torch.float32).reshape(-1, 1, 1) * 255
         if self.mean.numel() == 0 or bool((self.std <= 0).any()):
             raise InputError("mean and std must hold a number for each channel, and std numbers above 0")
+        for name, given in (("mean", self.mean), ("std", self.std)):
+            if given.numel() not in (1, 3):
+                raise InputError(f"{name} must hold one number or one for each of 3 channels, not {given.numel()}")
 
     def undo(self, images: Tensor) -> Tensor:
         """[B, C, H, W] normalised to uint8: what the loader decoded, since that had 8 bits."""
@@ -56,6 +59,11 @@ class MixupFn:
 
     def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, 3, H, W] normalised floats, target [B] int64; neither is written to."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"mixup_fn takes normalised images of floating point, not {kind}; call the policy for uint8"
+            )
         images, targets = self.policy(self.normalisation.undo(x), target)
         return self.normalisation.redo(images, x.dtype), targets
 
@@ -81,7 +89,7 @@ def mixup_fn(policy: Policy, mean: float | Sequence[float], std: float | Sequenc
         std: likewise.
 
     Raises:
-        InputError: a std is not above 0.
+        InputError: mean or std has neither 1 nor 3 numbers, or a std is not above 0.
     """
     return MixupFn(policy, Normalisation(mean, std))
 
