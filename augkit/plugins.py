@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
@@ -169,6 +169,8 @@ def _ask(manager: pluggy.PluginManager, plugin: Any, kind: str) -> Iterator[tupl
     """The (name, thing) pairs of one kind that one plugin brings."""
     taken = _words_of_documents(kind)
     for answer in _only(manager, plugin, f"augkit_{kind}")():
+        if kind in ("operators", "strategies", "recipes"):
+            _check_list(answer, kind)
         if kind == "operators":
             pairs = [(_operator(item).name, item) for item in answer]
         elif kind in ("strategies", "recipes"):
@@ -191,6 +193,12 @@ def _words_of_documents(kind: str) -> set[str]:
     from augkit.strategy.steps import STEP_WORDS
 
     return {"operators": set(STEP_WORDS), "signals": reserved(Registry())}.get(kind, set())
+
+
+def _check_list(answer: Any, kind: str) -> None:
+    if isinstance(answer, (str, bytes, Mapping)) or not isinstance(answer, Iterable):
+        one = "an" if type(answer).__name__[:1] in "AEIOU" else "a"
+        raise PluginError(f"its hook augkit_{kind} must return a list, not {one} {type(answer).__name__}; write [...]")
 
 
 def _operator(item: Any) -> Operator:

@@ -119,6 +119,19 @@ BROKEN = {
         "import augkit\n@augkit.hookimpl\ndef augkit_operators(): return [print]",
         "<built-in function print> among its operators is not one",
     ),
+    "one operator": (
+        "import augkit\n@augkit.operator()\ndef mist(images): return images\n"
+        "@augkit.hookimpl\ndef augkit_operators(): return mist",
+        "its hook augkit_operators must return a list, not an Operator",
+    ),
+    "one document": (
+        "import augkit\n@augkit.hookimpl\ndef augkit_strategies(): return '/nowhere/x.yaml'",
+        "its hook augkit_strategies must return a list, not a str",
+    ),
+    "half a range": (
+        "import augkit\n@augkit.operator(range=(0.5,))\ndef mist(images, amount): return images",
+        'OperatorError: operator "mist": range must be two numbers, as in range=(0, 1), not (0.5,)',
+    ),
     "list": (
         "import augkit\n@augkit.hookimpl\ndef augkit_losses(): return [1]",
         "its losses must be a mapping of names, not list",
