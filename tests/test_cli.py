@@ -80,6 +80,7 @@ def test_version(augkit: Command) -> None:
     assert augkit("--version").stdout == "augkit 0.1.0\n"
 
 
+@pytest.mark.slow
 def test_lists_and_their_json_tell_the_same(augkit: Command, registry: Registry) -> None:
     kinds = {"operators": "name", "policies": "policy", "losses": "loss", "recipes": "recipe"}
     for verb, key in kinds.items():
@@ -154,6 +155,7 @@ def test_show_tells_the_operators(augkit: Command, tmp_path: Path) -> None:
         assert shown.returncode == 0 and word in shown.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["trivialaugment", "uniform_class_choice", "mixup_cutmix"])
 def test_preview_draws_a_grid(policy: str, augkit: Command, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "preview.png"
@@ -239,6 +241,7 @@ def test_wrong_input_is_one_sentence_and_status_2(case: str, augkit: Command, wr
         assert done.stderr.splitlines() == complaints
 
 
+@pytest.mark.slow
 def test_training_ends_with_its_accuracy_and_folder(augkit: Command) -> None:
     told = [part for setting in ("epochs=1", "data.image_size=8", "seed=3") for part in ("--set", setting)]
     for resume in ([], ["--resume"]):

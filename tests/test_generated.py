@@ -48,7 +48,7 @@ def check(plan: Plan, policy: Policy) -> None:
         assert value.isfinite().all(), name
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.data())
 def test_every_valid_document_runs_and_resumes(data: st.DataObject) -> None:
     policy = load(data.draw(documents(REGISTRY, samples=True)))

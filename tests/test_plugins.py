@@ -217,6 +217,7 @@ VERB = """
 """
 
 
+@pytest.mark.slow
 def test_a_plugin_adds_a_verb_whose_errors_are_sentences_too(install: Install, augkit: Command) -> None:
     install("augkit-weather", VERB)
     assert "Tell the weather." in augkit("--help").stdout
