@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from augkit import Policy
-from augkit.engine.mixes import MIX_KINDS
+from augkit.engine.mix_plan import MIX_KINDS
 from augkit.engine.plan import Plan
 
 OPS = ["hflip", "invert", "equalize", "autocontrast"]

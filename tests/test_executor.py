@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from augkit.engine.batched import execute, mix_targets
 from augkit.engine.buffers import SMALL, Recycler
-from augkit.engine.mixes import MIX_KINDS, Mix
+from augkit.engine.mix_plan import MIX_KINDS, Mix
 from augkit.engine.output import Output
 from augkit.engine.plan import ImageSettings, Plan
 from augkit.errors import InputError
 from augkit.operators import ALL
-from augkit.operators.mix import cutmix_boxes, kept_share
+from augkit.operators.mix_shapes import cutmix_boxes, kept_share
 
 EVERY = tuple(choice(one.name) for one in ALL if one.kind != "opaque" or one.name in ("fog", "linear_light"))
 IMAGENET = Output(torch.float32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

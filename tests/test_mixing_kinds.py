@@ -16,12 +16,13 @@ from timm.data.mixup import Mixup, cutmix_bbox_and_lam
 from torch import Tensor
 
 from augkit import Policy
-from augkit.engine.blend import mix_images, mix_targets
-from augkit.engine.mixes import MIX_KINDS, PLACES, Mix
+from augkit.engine.mix_labels import mix_targets
+from augkit.engine.mix_pixels import mix_images
+from augkit.engine.mix_plan import MIX_KINDS, PLACES, Mix
 from augkit.engine.output import Output
 from augkit.engine.plan import Plan
 from augkit.errors import DocumentError
-from augkit.operators.mix import DECAY, fmix_masks, kept_share, mosaic_shares, resizemix_boxes
+from augkit.operators.mix_shapes import DECAY, fmix_masks, kept_share, mosaic_shares, resizemix_boxes
 from augkit.operators.noise import pixel_normal
 
 KINDS = MIX_KINDS[1:]

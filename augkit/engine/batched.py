@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from augkit.engine.blend import mix_images, mix_targets
 from augkit.engine.buffers import Recycler, recycler
 from augkit.engine.finish import Done, finish, layout
 from augkit.engine.grouped import Grouped
 from augkit.engine.lowering import check_channels
 from augkit.engine.masked import execute as run_masked
+from augkit.engine.mix_labels import mix_targets
+from augkit.engine.mix_pixels import mix_images
 from augkit.engine.output import Output
 from augkit.engine.plan import Plan
 from augkit.engine.rows import to_bytes

@@ -22,11 +22,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from augkit.engine import batched
 from augkit.engine.batched import check
-from augkit.engine.blend import mix_images
 from augkit.engine.finish import layout
 from augkit.engine.fixed import Fixed
 from augkit.engine.lowering import KERNEL, KINDS, LATE, WARP, check_channels, lower
 from augkit.engine.masked import Masked, finished, to_work
+from augkit.engine.mix_pixels import mix_images
 from augkit.engine.output import Output
 from augkit.engine.plan import Plan
 from augkit.errors import AugkitError, InputError

@@ -16,8 +16,8 @@ from augkit.engine.branching import draw_branches
 from augkit.engine.choose import weighted, weighted_without_replacement
 from augkit.engine.columns import Columns, gate, join, pad, settle, trim
 from augkit.engine.environment import Environment
-from augkit.engine.mixes import Mix
-from augkit.engine.mixing import PartnerPool, draw_mixes
+from augkit.engine.mix_draw import PartnerPool, draw_mixes
+from augkit.engine.mix_plan import Mix
 from augkit.engine.plan import Branches, ImageSettings, Plan
 from augkit.engine.program import Bound, Program
 from augkit.strategy.model import BatchStep, BranchesStep, OneOfStep, OperatorStep, PickStep, Step, UseStep

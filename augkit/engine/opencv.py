@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from augkit.engine import batched
-from augkit.engine.blend import mix_images
 from augkit.engine.buffers import Recycler, recycler
 from augkit.engine.cvmoves import Array
 from augkit.engine.cvpasses import Canvas, Scratch, compose
@@ -36,6 +35,7 @@ from augkit.engine.lowering import (
     maps,
     tables,
 )
+from augkit.engine.mix_pixels import mix_images
 from augkit.engine.output import Output
 from augkit.engine.passes import schedule
 from augkit.engine.pixels import push, statistic_of

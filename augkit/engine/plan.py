@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from augkit.engine.mixes import Mix
+from augkit.engine.mix_plan import Mix
 from augkit.errors import InputError
 from augkit.operators.base import Choice
 

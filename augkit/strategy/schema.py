@@ -12,7 +12,7 @@ from augkit.operators.base import Operator
 from augkit.operators.external import PATTERN
 from augkit.registry import Registry
 from augkit.strategy.choices import MAX_OPERATORS
-from augkit.strategy.mixes import MIXES
+from augkit.strategy.mix_steps import MIXES
 from augkit.strategy.model import STATE_AXES, BranchesStep, Image, MixStep, PickStep, Probe, Rule, State, Strategy, View
 from augkit.strategy.options import option_type
 from augkit.strategy.steps import JITTER, JITTER_KEYS

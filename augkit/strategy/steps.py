@@ -12,7 +12,7 @@ from augkit.strategy.budget import MAX_STEPS, weight_of
 from augkit.strategy.choices import Choices
 from augkit.strategy.draft import Context, Draft, described, expr, fill, not_a_body, placed, weighted
 from augkit.strategy.expression import number_text
-from augkit.strategy.mixes import MIXES, Mixes
+from augkit.strategy.mix_steps import MIXES, Mixes
 from augkit.strategy.model import (
     Alternative,
     BranchesStep,

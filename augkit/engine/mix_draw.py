@@ -10,7 +10,7 @@ from torch import Tensor
 
 from augkit.engine.choose import clean, weighted
 from augkit.engine.environment import Environment
-from augkit.engine.mixes import MIX_KINDS, PLACES, Mix
+from augkit.engine.mix_plan import MIX_KINDS, PLACES, Mix
 from augkit.strategy.model import BatchStep, MixStep
 from augkit.strategy.sampling import sample_beta
 

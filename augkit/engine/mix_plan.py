@@ -56,6 +56,13 @@ class Mix:
             chosen[name] = torch.where(mask, own[name], others[name])
         return replace(self, kinds=tuple(dict.fromkeys(other.kinds + self.kinds)), **chosen)
 
+    def members(self, kind: str, masked: bool) -> tuple[Tensor, Mix]:
+        """The images of one kind, [N] positions, and their numbers; masked all images, as finding them would wait."""
+        if masked:
+            return torch.arange(len(self.kind), device=self.kind.device), self
+        rows = (self.kind == MIX_KINDS.index(kind)).nonzero()[:, 0]
+        return rows, self.rows(rows)
+
     def describe(self, i: int) -> str:
         """What image `i` is mixed with, in words; "" for nothing."""
         kind = MIX_KINDS[int(self.kind[i])]

@@ -1,4 +1,4 @@
-"""Mixing the images of a batch with their partners, and their labels in the shares that show."""
+"""Mixing the images of a batch with their partners."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ import torch
 from torch import Tensor
 
 from augkit.engine.finish import pieces
-from augkit.engine.mixes import MIX_KINDS, Mix
+from augkit.engine.mix_plan import MIX_KINDS, Mix
 from augkit.engine.output import Output
 from augkit.engine.plan import Plan
 from augkit.engine.rows import put
 from augkit.errors import InputError
 from augkit.operators.deform import joined
-from augkit.operators.mix import (
-    cutmix_boxes,
-    fmix_masks,
-    kept_share,
-    mosaic_shares,
-    mosaic_sources,
-    resizemix_boxes,
-)
+from augkit.operators.mix_shapes import cutmix_boxes, fmix_masks, mosaic_sources, resizemix_boxes
 from augkit.operators.patches import within
 
 
@@ -56,7 +49,7 @@ def _mixed(result: Tensor, mix: Mix, pooled: Tensor | None, out: Output | None, 
         raise InputError(f"pool images are {list(pooled.shape)} but the batch is {list(result.shape)}")
     made = []
     for kind in mix.kinds:
-        rows, own = _members(mix, kind, masked)
+        rows, own = mix.members(kind, masked)
         if not len(rows):
             continue
         if kind == "mosaic":
@@ -75,14 +68,6 @@ def _mixed(result: Tensor, mix: Mix, pooled: Tensor | None, out: Output | None, 
     for kind, (_, values) in zip(mix.kinds, made, strict=False):
         result = torch.where((mix.kind == MIX_KINDS.index(kind)).view(-1, 1, 1, 1), values, result)
     return result
-
-
-def _members(mix: Mix, kind: str, masked: bool) -> tuple[Tensor, Mix]:
-    """The images of one kind and their numbers; masked all images, since finding them would wait for a device."""
-    if masked:
-        return torch.arange(len(mix.kind), device=mix.kind.device), mix
-    rows = (mix.kind == MIX_KINDS.index(kind)).nonzero()[:, 0]
-    return rows, mix.rows(rows)
 
 
 def _pair(kind: str, images: Tensor, others: Tensor, mix: Mix) -> Tensor:
@@ -138,68 +123,3 @@ def _like(images: Tensor, result: Tensor, out: Output | None) -> Tensor:
         return images
     scale, shift = (out or Output()).scale_and_shift(images.shape[1], images.device)
     return (images * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)).to(result.dtype)
-
-
-def mix_targets(
-    plan: Plan,
-    targets: Tensor,
-    num_classes: int,
-    smoothing: float,
-    size: tuple[int, int],
-    *,
-    masked: bool | None = None,
-) -> Tensor:
-    """Dense labels [B, num_classes] float32 of a batch after the plan's mixes.
-
-    Args:
-        plan: with its mixes; all but mixup weigh labels by the area that really shows.
-        targets: [B] int64.
-        num_classes: columns of the result.
-        smoothing: 0..1, spread evenly over all classes before mixing (timm's convention).
-        size: (H, W) of the images.
-        masked: fixed shapes, as in `mix_images`.
-    """
-    masked = targets.device.type != "cpu" if masked is None else masked
-
-    def dense(labels: Tensor) -> Tensor:
-        off = smoothing / num_classes
-        result = torch.full((len(labels), num_classes), off, device=labels.device)
-        return result.scatter_(1, labels.view(-1, 1), 1 - smoothing + off)
-
-    result = dense(targets)
-    for mix in plan.mixes:
-        share = _shares(mix, size, masked)
-        other = dense(mix.partner_class) if mix.pooled else result[mix.partner]
-        mixed = result * share[:, :1] + other * share[:, 1:2]
-        if mix.more is not None:
-            mixed = mixed + result[mix.more[:, 0]] * share[:, 2:3] + result[mix.more[:, 1]] * share[:, 3:]
-        result = mixed
-    return result
-
-
-def _shares(mix: Mix, size: tuple[int, int], masked: bool) -> Tensor:
-    """[B, 4] float32: how much of each image shows of itself, its partner, and a mosaic's two further ones."""
-    result = torch.zeros(len(mix.kind), 4, device=mix.kind.device)
-    result[:, 0] = 1
-    for kind in mix.kinds:
-        rows, own = _members(mix, kind, masked)
-        kept = _shown(kind, own, size)
-        if masked:
-            result = torch.where((mix.kind == MIX_KINDS.index(kind))[:, None], kept, result)
-        else:
-            result[rows] = kept
-    return result
-
-
-def _shown(kind: str, mix: Mix, size: tuple[int, int]) -> Tensor:
-    if kind == "mosaic":
-        return mosaic_shares(mix.centre, size)
-    if kind == "fmix":
-        assert mix.u is not None
-        kept = fmix_masks(mix.lam, mix.u, size).flatten(1).float().mean(1)
-    elif kind == "mixup":
-        kept = mix.lam
-    else:
-        boxes = (cutmix_boxes if kind == "cutmix" else resizemix_boxes)(mix.lam, mix.centre, size)
-        kept = kept_share(boxes, size)
-    return torch.stack((kept, 1 - kept, torch.zeros_like(kept), torch.zeros_like(kept)), dim=1)
