@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 
@@ -86,21 +87,20 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     default_host.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def server() -> None:
+    """What the processes of `augkit` fork from, for as long as the tests run."""
+    processes.start()
+
+
 @pytest.fixture
-def augkit(tmp_path: Path) -> Command:
+def augkit(tmp_path: Path, server: None) -> Command:
     """Run the command line in a process of its own, in an empty folder."""
-    folder = tmp_path / "here"
+    folder, logs = tmp_path / "here", tmp_path / "logs"
     folder.mkdir()
+    logs.mkdir()
 
     def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "augkit.cli", *map(str, arguments)],
-            cwd=folder,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return processes.run([*map(str, arguments)], folder, {**os.environ, **environment}, logs)
 
     return run
