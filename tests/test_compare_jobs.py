@@ -16,7 +16,7 @@ import pytest
 
 from augkit.errors import AugkitError, DataError, StateError
 from augkit.lab import jobs
-from augkit.lab.jobs import Result, Task
+from augkit.lab.jobs import Limits, Result, Task
 
 HERE = "test_compare_jobs"
 
@@ -43,6 +43,14 @@ def fail(how: str) -> None:
 def pair_of_processes(note: str) -> None:
     """A task with a child, both of which would go on for ever."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(note).write_text(f"{os.getpid()} {child.pid}")
+    time.sleep(600)
+
+
+def hoard(note: str) -> None:
+    """A task whose child takes 400 MiB, and which would go on for ever."""
+    code = "held = bytearray(b'x') * (400 << 20); import time; time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", code])
     Path(note).write_text(f"{os.getpid()} {child.pid}")
     time.sleep(600)
 
@@ -177,3 +185,24 @@ def test_ray_gives_the_same_results_in_the_same_order() -> None:
     here, there = results("local"), results("ray")
     assert there[:-1] == here[:-1]
     assert here[-1][2] == "its process was killed by SIGKILL" and there[-1][2].startswith("its process ended (")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "on",
+    ["local", pytest.param("ray", marks=pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed"))],
+)
+def test_what_goes_beyond_its_limits_is_killed_with_its_children_and_has_failed(tmp_path: Path, on: str) -> None:
+    notes = [tmp_path / "late", tmp_path / "large"]
+    tasks = [
+        task("late", "pair_of_processes", note=str(notes[0])),
+        task("large", "hoard", note=str(notes[1])),
+        task("good", number=5),
+    ]
+    limits = Limits(seconds=20, memory=420)  # a worker alone holds some 30 MiB
+    late, large, good = jobs.map(tasks, on, jobs=2, limits=limits)
+    assert late.reason == "it was stopped after 20 seconds, its limit"
+    assert large.reason is not None and large.reason.endswith("MiB of memory; its limit is 420")
+    assert good.value["square"] == 25
+    for note in notes:
+        assert not any(alive(int(pid)) for pid in note.read_text().split())

@@ -21,7 +21,7 @@ from typing import Any
 
 from augkit.errors import AugkitError, StateError
 from augkit.lab import folder as files
-from augkit.lab.worker import Answer, Worker, perform
+from augkit.lab.worker import GLANCE, Answer, Limits, Worker, perform, search_path, watched
 
 PLACES = ("local", "ray")
 Finished = Generator[tuple["Task", "Result"], None, None]
@@ -67,6 +67,7 @@ def map(  # noqa: A001  what it is
     *,
     record: Path | None = None,
     logs: Path | None = None,
+    limits: Limits = Limits(),  # noqa: B008  it is frozen
     retry: bool = False,
     done: Callable[[Result], None] | None = None,
 ) -> list[Result]:
@@ -79,6 +80,7 @@ def map(  # noqa: A001  what it is
         jobs: processes. Each gets its share of the cores as CPU threads, unless OMP_NUM_THREADS says otherwise.
         record: a folder where each result is written. A task whose result is there is not repeated.
         logs: a folder for what each task prints; without one it is thrown away.
+        limits: of time and memory, for each task. What goes beyond is killed with all that it started, and has failed.
         retry: repeat recorded failures.
         done: called in this process with each new result as it comes in.
 
@@ -97,7 +99,7 @@ def map(  # noqa: A001  what it is
     for place in (record, logs):
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
-    with closing((_local if on == "local" else _ray)(missing, jobs, logs)) as finished:
+    with closing((_local if on == "local" else _ray)(missing, jobs, logs, limits)) as finished:
         for task, result in finished:
             if record is not None:
                 files.write_json(record / f"{task.name}.json", {"task": task.identity, "result": asdict(result)})
@@ -145,12 +147,12 @@ def _result(task: Task, answer: Answer, begin: float) -> Result:
     return Result(task.name, answer["value"], answer["reason"], round(time.monotonic() - begin, 3))
 
 
-def _local(tasks: Sequence[Task], jobs: int, logs: Path | None) -> Finished:
+def _local(tasks: Sequence[Task], jobs: int, logs: Path | None, limits: Limits) -> Finished:
     """Each task and its result as it comes in. All processes end with this iterator, however it ends."""
     waiting = deque(tasks)
     jobs = min(jobs, len(tasks))
     threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
-    busy: dict[Worker, tuple[Task, float]] = {}
+    busy: dict[Worker, Task] = {}
     idle: list[Worker] = []
     try:
         while waiting or busy:
@@ -158,20 +160,23 @@ def _local(tasks: Sequence[Task], jobs: int, logs: Path | None) -> Finished:
                 worker = idle.pop() if idle else Worker(threads)
                 task = waiting.popleft()
                 worker.send(asdict(task), logs)
-                busy[worker] = task, time.monotonic()
-            ready = wait([worker.connection for worker in busy])
-            for worker in [worker for worker in busy if worker.connection in ready]:
-                task, begin = busy.pop(worker)
-                answer = worker.answer()
+                busy[worker] = task
+            ready = wait([worker.connection for worker in busy], GLANCE if limits else None)
+            for worker in list(busy):
+                reason = None if worker.connection in ready else worker.beyond(limits)
+                if worker.connection not in ready and reason is None:
+                    continue
+                task = busy.pop(worker)
+                answer: Answer = {"value": None, "reason": reason} if reason else worker.answer()
                 if worker.alive:
                     idle.append(worker)
-                yield task, _result(task, answer, begin)
+                yield task, _result(task, answer, worker.begin)
     finally:
         for worker in (*busy, *idle):
             worker.kill()
 
 
-def _ray(tasks: Sequence[Task], jobs: int, logs: Path | None) -> Finished:
+def _ray(tasks: Sequence[Task], jobs: int, logs: Path | None, limits: Limits) -> Finished:
     """The same on a ray cluster."""
     import ray
 
@@ -179,16 +184,18 @@ def _ray(tasks: Sequence[Task], jobs: int, logs: Path | None) -> Finished:
     if started:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         here: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False, "num_cpus": jobs}
+        here["runtime_env"] = {"env_vars": {"PYTHONPATH": search_path()}}
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
     share = min(1.0, ray.cluster_resources().get("GPU", 0) / jobs)
-    remote = ray.remote(perform).options(num_cpus=1, num_gpus=share, max_retries=0)
+    remote = ray.remote(watched if limits else perform).options(num_cpus=1, num_gpus=share, max_retries=0)
+    more = (limits,) if limits else ()
     waiting = deque(tasks)
     busy: dict[Any, tuple[Task, float]] = {}
     try:
         while waiting or busy:
             while waiting and len(busy) < jobs:
                 task = waiting.popleft()
-                busy[remote.remote(asdict(task), str(logs) if logs else None)] = task, time.monotonic()
+                busy[remote.remote(asdict(task), str(logs) if logs else None, *more)] = task, time.monotonic()
             for future in ray.wait(list(busy))[0]:
                 task, begin = busy.pop(future)
                 try:

@@ -14,15 +14,20 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypedDict
 
 from augkit.errors import AugkitError
+
+GLANCE = 0.2
+"""Seconds between two looks at what a limited task takes."""
 
 
 class Answer(TypedDict):
@@ -32,13 +37,29 @@ class Answer(TypedDict):
     reason: str | None
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a task may take. Beyond it its process and all that it started are killed, and it has failed."""
+
+    seconds: float | None = None
+    memory: float | None = None
+    """MiB that the process and those it started hold together (resident)."""
+
+    def __bool__(self) -> bool:
+        return self.seconds is not None or self.memory is not None
+
+
+def search_path() -> str:
+    """Where this process finds modules, for PYTHONPATH: a task may be a function of any of them."""
+    return os.pathsep.join(dict.fromkeys(path for path in sys.path if path))
+
+
 class Worker:
     """The other end: a process to send tasks to. `connection` is ready to read when there is an answer."""
 
     def __init__(self, threads: int) -> None:
         self.connection, theirs = Pipe()
-        paths = dict.fromkeys(path for path in sys.path if path)  # a task may be a function of a module found there
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": search_path()}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "augkit.lab.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -50,9 +71,11 @@ class Worker:
         )
         theirs.close()
         self.alive = True
+        self.begin = time.monotonic()
 
     def send(self, task: Mapping[str, Any], logs: Path | None) -> None:
         """Begin a task."""
+        self.begin = time.monotonic()
         with suppress(OSError):  # it died while it was idle; `answer` says so
             self.connection.send((task, str(logs) if logs else None))
 
@@ -69,6 +92,17 @@ class Worker:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             return {"value": None, "reason": f"its process {how}"}
 
+    def beyond(self, limits: Limits) -> str | None:
+        """Which limit the task under way is beyond, in words; such a worker is killed."""
+        reason = None
+        if limits.seconds is not None and time.monotonic() - self.begin > limits.seconds:
+            reason = f"it was stopped after {limits.seconds:g} seconds, its limit"
+        elif limits.memory is not None and (held := _memory(self.process.pid)) > limits.memory:
+            reason = f"it was stopped while it held {held:.0f} MiB of memory; its limit is {limits.memory:g}"
+        if reason is not None:
+            self.kill()
+        return reason
+
     def kill(self) -> None:
         """End the process and everything that it has started."""
         self.alive = False
@@ -76,6 +110,34 @@ class Worker:
         with suppress(ProcessLookupError):  # it has ended, and so have its children
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _memory(pid: int) -> float:
+    """MiB of a process and of those that it started."""
+    import psutil
+
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += one.memory_info().rss
+    return total / 2**20
+
+
+def watched(task: Mapping[str, Any], logs: str | None, limits: Limits) -> Answer:
+    """Do a task in a process of its own that is killed beyond its limits; for places that start ours themselves."""
+    worker = Worker(1)
+    try:
+        worker.send(task, Path(logs) if logs else None)
+        while not worker.connection.poll(GLANCE):
+            reason = worker.beyond(limits)
+            if reason is not None:
+                return {"value": None, "reason": reason}
+        return worker.answer()
+    finally:
+        if worker.alive:
+            worker.kill()
 
 
 def perform(task: Mapping[str, Any], logs: str | None) -> Answer:
