@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from augkit import Policy
+from augkit.engine.batched import execute as batched
+from augkit.engine.nested import execute
+from augkit.engine.plan import Plan
 from augkit.learning.probe_pool import ProbePool
+from augkit.learning.probes import ask
 
 CLASSES = 4
 CURRICULUM: dict[str, Any] = {
@@ -115,3 +119,34 @@ def asked(document: dict[str, Any], model: nn.Module, batch: int | None = None, 
     policy = load(document, **options)
     policy.attach_model(model, ProbePool(*images()), batch=batch)
     return policy
+
+
+MIXED = torch.tensor([[1.0] * 11, [0.9] * 4 + [0.3] * 7, [0.62] * 11, [0.0] * 11])
+
+
+def epochs(policy: Policy, number: int) -> list[list[float]]:
+    """Depths after each epoch's start."""
+    found = []
+    for _ in range(number):
+        policy.begin_epoch()
+        found.append(policy.state["depth"].tolist())
+        policy.end_epoch()
+    return found
+
+
+def plans(policy: Policy) -> list[tuple[Plan, Tensor]]:
+    """The plans of one epoch's probes and the images before them."""
+    found: list[tuple[Plan, Tensor]] = []
+
+    def run(batch: Tensor, plan: Plan) -> Tensor:
+        found.append((plan, batch))
+        return execute(batch, plan, batched)
+
+    assert policy.asked is not None
+    ask(policy.memory, policy.asked, policy.epoch, run)
+    return found
+
+
+def changed(document: dict[str, Any], **parts: Any) -> dict[str, Any]:
+    """The same with another probe."""
+    return {**document, "probes": {"answers": {**document["probes"]["answers"], **parts}}}
