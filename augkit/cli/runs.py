@@ -50,7 +50,7 @@ def train(
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     for line in by_stage(summary.get("stages", ())):
         print(line)
-    print(tested(summary["test"]))
+    print(tested(summary))
     print(folder)
 
 

@@ -96,18 +96,11 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu") -> Data:
         rows, test_rows = hold_out(rows, labels, recipe.test_share, recipe.subset_seed)
         if not len(test_rows):
             raise DataError(f'"{recipe.source}" has no test images: add a test split or raise data.test_share')
+    available = rows
     if recipe.imbalance is not None:
         rows = long_tailed(rows, labels, recipe.imbalance, len(source.class_names), recipe.subset_seed)
     digest = index_hash(rows)
-    val_rows = None
-    if recipe.validation and "val" in source.splits:
-        raise DataError(f'"{recipe.source}" has a validation split of its own: set data.validation to 0')
-    if recipe.validation:
-        rows, val_rows = hold_out(rows, labels, recipe.validation, recipe.subset_seed + 1)
-        if not len(val_rows):
-            raise DataError(
-                f"data.validation {recipe.validation} holds out no image of {len(rows)}; give a larger share"
-            )
+    rows, val_rows = _validation(recipe, source, available, rows)
     counts = np.bincount(labels[rows], minlength=len(source.class_names))
     if (counts == 0).any():
         raise DataError(f'class "{source.class_names[int(counts.argmin())]}" has no training image; remove the class')
@@ -122,6 +115,49 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu") -> Data:
     test = split("train", test_rows) if test_rows is not None else split("test", None)
     synthetic = np.zeros(len(labels), bool) if source.synthetic is None else source.synthetic
     return Data(split("train", rows), val, test, source.class_names, torch.from_numpy(counts), digest, synthetic[rows])
+
+
+def _validation(
+    recipe: DataRecipe, source: Source, available: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What is left of the training `rows`, and what validates; None where the source's own split does, or nothing."""
+    if not (recipe.validation or recipe.validation_per_class):
+        return rows, None
+    if recipe.validation and recipe.validation_per_class:
+        raise DataError("data.validation and data.validation_per_class are two ways to hold images out: say one")
+    which = "validation" if recipe.validation else "validation_per_class"
+    if "val" in source.splits:
+        raise DataError(f'"{recipe.source}" has a validation split of its own: set data.{which} to 0')
+    labels, seed = source.splits["train"].labels, recipe.subset_seed + 1
+    if recipe.validation_per_class:
+        return spare(rows, np.setdiff1d(available, rows), labels, recipe.validation_per_class, seed)
+    rest, held_out = hold_out(rows, labels, recipe.validation, seed)
+    if not len(held_out):
+        raise DataError(f"data.validation {recipe.validation} holds out no image of {len(rows)}; give a larger share")
+    return rest, held_out
+
+
+def spare(
+    rows: np.ndarray, unused: np.ndarray, labels: np.ndarray, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hold `count` images of each class out, of the `unused` before those of `rows`; (rest of rows, held out), sorted.
+
+    Raises:
+        DataError: a class would keep no training image.
+    """
+    random = np.random.RandomState(seed)
+    held_out = []
+    for label in np.unique(labels[rows]):
+        idle, own = (part[labels[part] == label] for part in (unused, rows))
+        chosen = np.concatenate([random.permutation(idle), random.permutation(own)])[:count]
+        if count >= len(idle) + len(own):
+            raise DataError(
+                f"data.validation_per_class {count} would leave class {label} no training image: it has"
+                f" {len(idle) + len(own)} in all"
+            )
+        held_out.append(chosen)
+    taken = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(rows, taken), taken
 
 
 def long_tailed_counts(largest: int, imbalance: float, classes: int) -> list[int]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -138,6 +139,8 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
     model = models.create(recipe.model.name, data.num_classes, recipe.model.options, recipe.seed)
     if getattr(registry.losses[recipe.loss.name], "wants_cosines", False):
         models.give_cosines(model)
+    if recipe.model.weights is not None:
+        models.load_weights(model, Path(recipe.model.weights))
     model = model.to(device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
@@ -148,6 +151,11 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
             f'"{recipe.loss.name}" compares views of an image, and "{recipe.policy_name}" makes none: take a policy'
             " with views, such as augmix, or another loss",
             path="loss",
+        )
+    if not recipe.test and data.val is None:
+        raise DocumentError(
+            "nothing measures this run: leave test at true, or hold images out with data.validation_per_class",
+            path="test",
         )
     run = Training(recipe, data, device, model, policy, stages, Normalise(recipe.data.mean, recipe.data.std).to(device))
     _try(run)
@@ -246,7 +254,7 @@ def _finish_epoch(run: Training, record: Record, seconds: float, seconds_input: 
     record["seconds_input"] = seconds_input + rules if run.device.type == "cpu" else None
     if "model" in run.policy.needs:
         record["seconds_probes"] = run.policy.probe_seconds  # part of the others
-    if run.stage is not run.stages[-1] and record["epoch"] + 1 == run.stage.end:
+    if run.recipe.test and run.stage is not run.stages[-1] and record["epoch"] + 1 == run.stage.end:
         record["test"] = run.evaluate(run.data.test)[0].summary(run.data.class_counts)  # told, and nothing else
     run.records.append(record)
     return record

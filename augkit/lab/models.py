@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from augkit.errors import DocumentError, nearest
+from augkit.lab import folder as files
 from augkit.torchvision_compat import ensure_torchvision
 
 ensure_torchvision()
@@ -219,6 +221,25 @@ def create(name: str, num_classes: int, options: Mapping[str, Any], seed: int) -
         return timm.create_model(name, num_classes=num_classes, **options)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise DocumentError(f'model "{name}" cannot be built: {error}', path="model.options") from error
+
+
+def load_weights(model: nn.Module, run: Path) -> None:
+    """Begin with the model of a run folder: all its weights and running statistics.
+
+    Raises:
+        DocumentError: there is no such run, or its model is another one.
+    """
+    state = files.load_checkpoint(run) if run.is_dir() else None
+    if state is None:
+        raise DocumentError(f"{run} is no run folder with a checkpoint.pt in it", path="model.weights")
+    there, here = ({k: v.shape for k, v in weights.items()} for weights in (state["model"], model.state_dict()))
+    differing = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    if differing:
+        raise DocumentError(
+            f"the model of {run} is another one: {len(differing)} of its weights do not fit, such as {differing[0]}",
+            path="model.weights",
+        )
+    model.load_state_dict(state["model"])
 
 
 def _near(name: str) -> str:

@@ -20,14 +20,15 @@ def describe(record: dict[str, Any], epochs: int) -> str:
     return "  ".join(parts) + f"  {record['seconds']:.1f} s{of_input}"
 
 
-def tested(scores: Mapping[str, float | None]) -> str:
+def tested(summary: Mapping[str, Any]) -> str:
     """'test accuracy after the last epoch: all 81.2%  many absent  medium 93.0%  few 70.1%'."""
-    return f"test accuracy after the last epoch: {_percent(scores)}"
+    which = "test" if summary["test"] is not None else "val"
+    return f"{which} accuracy after the last epoch: {_percent(summary[which])}"
 
 
 def by_stage(stages: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each stage of several, 'after train (200 epochs): all 38.2%  ...'; none for a single one."""
-    if len(stages) < 2:
+    if len(stages) < 2 or stages[0]["test"] is None:
         return []
     return [f"after {stage['stage']} ({stage['epochs']} epochs): {_percent(stage['test'])}" for stage in stages]
 

@@ -64,6 +64,9 @@ class DataRecipe(_Part):
     """Pixels; None keeps images that are all alike."""
     validation: float = Field(0.0, ge=0, lt=1)
     """Share of each class held out of train."""
+    validation_per_class: int = Field(0, ge=0)
+    """Images of each class held out: first of those that `imbalance` leaves out, the rest of the class's own. So the
+    set is balanced, and large enough to rank by where a share of a rare class is no image."""
     test_share: float = Field(0.2, gt=0, lt=1)
     """Share of each class that becomes the test set of a source that has none."""
     memory: int = Field(4096, ge=0)
@@ -84,6 +87,8 @@ class ModelRecipe(_Part):
 
     name: str = "resnet32_cifar"
     options: dict[str, Any] = {}
+    weights: str | None = None
+    """A run folder whose model this one begins with; None draws the weights from the seed."""
 
 
 class OptimizerRecipe(_Part):
@@ -179,6 +184,8 @@ class Recipe(_Part):
     threads: int | None = Field(None, ge=1)
     """Of the CPU; None leaves it to torch. Small networks are quickest on one; the last bit of sums depends on it."""
     tensorboard: bool = False
+    test: bool = True
+    """Whether the test set is read, at the end; a search that chooses by validation images leaves it alone."""
 
     @property
     def policy_name(self) -> str:
@@ -313,7 +320,7 @@ def _override(data: dict[str, Any], override: str) -> Place:
 
 def _anchor(data: dict[str, Any], folder: Path) -> None:
     """Make relative paths absolute where the folder holds what they name."""
-    for part, key in (("data", "source"), ("data", "root"), ("policy", "load")):
+    for part, key in (("data", "source"), ("data", "root"), ("policy", "load"), ("model", "weights")):
         value = data.get(part, {}).get(key) if isinstance(data.get(part), dict) else None
         if not isinstance(value, str) or value == "digits":
             continue

@@ -231,14 +231,19 @@ def _epochs(run: Training, folder: Path) -> None:
 
 
 def finish(run: Training, folder: Path) -> None:
-    """Measure the last epoch's model on the test set, once, and write tables and pictures; the summary comes last."""
+    """Measure the last epoch's model on the test set, once, and write tables and pictures; the summary comes last.
+
+    A recipe that leaves the test set alone is measured on the validation images.
+    """
     from augkit.report.pictures import draw_run
 
-    scores, _ = run.evaluate(run.data.test)
+    which, split = ("test", run.data.test) if run.recipe.test else ("val", run.data.val)
+    assert split is not None  # `check_test`
+    scores, _ = run.evaluate(split)
     names, groups = run.data.class_names, group_of(run.data.class_counts)
     counts, seen, correct = (tensor.tolist() for tensor in (run.data.class_counts, scores.seen, scores.correct))
     rows = zip(range(len(names)), names, counts, groups, seen, correct, scores.by_class(), strict=True)
-    header = ("class", "name", "train_images", "group", "test_images", "correct", "accuracy")
+    header = ("class", "name", "train_images", "group", f"{which}_images", "correct", "accuracy")
     files.write_table(folder / files.PER_CLASS, header, rows)
     files.write_json(folder / files.OPERATORS, operator_use(run))
     summary = summarise(run, scores)
@@ -263,8 +268,9 @@ def summarise(run: Training, scores: Scores) -> dict[str, Any]:
     seconds = statistics.median(record["seconds"] for record in run.records)
     parts = [record["seconds_input"] for record in run.records if record["seconds_input"] is not None]
     spent = statistics.median(parts) if parts else None
-    test = scores.summary(run.data.class_counts)
-    tests = [run.records[stage.end - 1]["test"] for stage in run.stages[:-1]] + [test]
+    test = scores.summary(run.data.class_counts) if run.recipe.test else None
+    tests = [run.records[stage.end - 1].get("test") for stage in run.stages[:-1]] + [test]
+    read = "last epoch, test set read once" if len(run.stages) == 1 else "last epoch, test set read after each stage"
     stages = [
         {"stage": stage.name, "epochs": stage.epochs, "images": len(stage.rows), "test": of_stage}
         for stage, of_stage in zip(run.stages, tests, strict=True)
@@ -275,9 +281,7 @@ def summarise(run: Training, scores: Scores) -> dict[str, Any]:
         "seed": run.recipe.seed,
         "epochs": run.recipe.all_epochs,
         "test": test,
-        "reported": "last epoch, test set read once"
-        if len(stages) == 1
-        else "last epoch, test set read after each stage",
+        "reported": read if run.recipe.test else "last epoch, validation images; the test set was not read",
         "stages": stages,
         "val": last.get("val"),
         "train": {"loss": last["loss"], "accuracy": last["train_accuracy"]},

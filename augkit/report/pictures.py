@@ -39,13 +39,14 @@ def draw_run(folder: Path) -> list[Path]:
 
 
 def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
-    """Bars: test accuracy of each class, most frequent first, coloured by group; a line: training images (log)."""
+    """Bars: accuracy of each class on test (or validation) images, most frequent first, coloured by group; a line: training images (log)."""
     rows = sorted(classes, key=lambda row: -int(row["train_images"]))
     counts = [int(row["train_images"]) for row in rows]
+    measured = "test" if "test_images" in rows[0] else "validation"
     known = [float(row["accuracy"] or "nan") * 100 for row in rows]
     figure, axes = plt.subplots(figsize=(max(7.5, min(14.0, 0.1 * len(rows) + 4)), 4), layout="constrained")
     axes.bar(range(len(rows)), known, color=[COLORS[row["group"]] for row in rows], width=0.85)
-    axes.set(ylim=(0, 100), xlim=(-0.6, len(rows) - 0.4), ylabel="test accuracy, %")
+    axes.set(ylim=(0, 100), xlim=(-0.6, len(rows) - 0.4), ylabel=f"{measured} accuracy, %")
     axes.set_title(f"{title}: last epoch, by class")
     for group, color in COLORS.items():
         members = [
