@@ -1,0 +1,172 @@
+"""Training runs that measure a strategy: the stages of the cascade, and one run as a task for `augkit.lab.jobs`.
+
+The reward of a run is its balanced accuracy on the recipe's validation images after the last epoch, 0..1; higher is
+better. The test set stays unread.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from augkit.errors import DocumentError
+
+if TYPE_CHECKING:
+    from augkit.lab.jobs import Task
+    from augkit.lab.recipe import Recipe
+
+RUNS, BASELINE = "runs", "baseline"
+ENOUGH = 20
+"""Reward images of a class below which nothing can be ranked."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the cascade."""
+
+    name: str
+    epochs: int
+    seeds: int = 2
+    warm: bool = False
+    """Begins with the weights of a baseline: the recipe without a policy, a quarter as long, of the same seed."""
+    keep: int | None = None
+    """How many go on to the next stage; None for the last."""
+
+
+def stages(epochs: int, seeds: int = 2) -> tuple[Stage, ...]:
+    """The cascade for a recipe that is so long: some epochs, a tenth of them from a baseline's weights, all of them.
+
+    LLM-AutoDA trains 20 of 200 epochs from a checkpoint of epoch 50 (Jia et al., NeurIPS 2024); that is the middle one.
+    """
+    quick, warm = max(1, epochs // 20), max(1, epochs // 10)
+    return (
+        Stage("quick", quick, seeds, keep=4),
+        Stage("warm", warm, seeds, warm=True, keep=2),
+        Stage("full", epochs, seeds),
+    )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise unless a recipe names images to reward by.
+
+    Raises:
+        DocumentError: nothing, or too little of each class, is held out.
+    """
+    advice = f"say data.validation_per_class: {ENOUGH} or more, or give the source a validation split of its own"
+    held_out = recipe.data.validation_per_class
+    if 0 < held_out < ENOUGH:
+        raise DocumentError(
+            f"{held_out} reward images of each class cannot rank strategies: {advice}", path="data.validation_per_class"
+        )
+    if recipe.data.validation:
+        raise DocumentError(
+            f"a share of each class leaves the rare ones too few images to rank strategies by: {advice}",
+            path="data.validation",
+        )
+
+
+def baselines(stage: Stage, recipe: str, epochs: int, folder: Path, *, seeds: Sequence[int]) -> list[Task]:
+    """The runs whose weights a warm stage begins with; none for another. To be done before its `tasks`.
+
+    Args:
+        stage: of the cascade.
+        recipe: a path.
+        epochs: of the recipe.
+        folder: of the search.
+        seeds: of the runs.
+    """
+    from augkit.lab.jobs import Task
+
+    if not stage.warm:
+        return []
+    return [
+        Task(
+            f"{BASELINE}-seed{seed}",
+            "augkit_llm.evaluate:measure",
+            {"recipe": recipe, "policy": "none", "seed": seed, "epochs": max(1, epochs // 4), "weights": None},
+            {"out": str(_baseline(folder, seed))},
+        )
+        for seed in seeds
+    ]
+
+
+def tasks(stage: Stage, recipe: str, documents: Mapping[str, str], folder: Path, *, seeds: Sequence[int]) -> list[Task]:
+    """A run for each strategy and seed, named `STAGE-NAME-seedN`; what it returns is said at `measure`.
+
+    Args:
+        stage: of the cascade.
+        recipe: a path.
+        documents: by the name that a strategy has in the search: a path, or the name of a registered one.
+        folder: of the search; runs lie in its `runs/`.
+        seeds: of the runs.
+    """
+    from augkit.lab.jobs import Task
+
+    return [
+        Task(
+            f"{stage.name}-{name}-seed{seed}",
+            "augkit_llm.evaluate:measure",
+            {
+                "recipe": recipe,
+                "policy": document,
+                "seed": seed,
+                "epochs": stage.epochs,
+                "weights": str(_baseline(folder, seed)) if stage.warm else None,
+            },
+            {"out": str(folder / RUNS / f"{stage.name}-{name}-seed{seed}")},
+        )
+        for name, document in documents.items()
+        for seed in seeds
+    ]
+
+
+def _baseline(folder: Path, seed: int) -> Path:
+    return folder / RUNS / f"{BASELINE}-seed{seed}"
+
+
+def measure(recipe: str, policy: str, seed: int, epochs: int, weights: str | None, out: str) -> dict[str, Any]:
+    """Train once and measure; a run that was interrupted goes on.
+
+    Returns:
+        `reward` 0..1, its `standard_error` over the reward images, `groups` (balanced accuracy of many, medium and few
+        classes; None for one that is absent), `intensity` by group (of `augkit.lab.intensity`), and `seconds` an epoch.
+    """
+    from augkit.lab.intensity import measure as intensity
+    from augkit.lab.run import train
+    from augkit.plugins import registry
+
+    said = {"policy": policy, "seed": seed, "epochs": epochs, "test": False, "model.weights": weights}
+    folder = train(recipe, [f"{name}={json.dumps(value)}" for name, value in said.items()], out, Path(out).exists())
+    with (folder / "per_class.csv").open(encoding="utf-8") as file:
+        classes = [(int(row["correct"]), int(row["val_images"])) for row in csv.DictReader(file)]
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    accuracy, error = balanced(classes)
+    return {
+        "reward": accuracy,
+        "standard_error": error,
+        "groups": {name: value for name, value in summary["val"].items() if name != "all"},
+        "intensity": intensity(folder, registry()),
+        "seconds": summary["seconds_per_epoch"],
+    }
+
+
+def balanced(classes: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Mean accuracy over classes of (right answers, images), and its standard error over the images, both 0..1.
+
+    Each class's answers are taken for draws of their own; with one image a class, as from a held-out share of a long
+    tail, the error of a hundred classes is some 3 points.
+    """
+    known = [(right / images, images) for right, images in classes if images]
+    accuracy = sum(rate for rate, _ in known) / len(known)
+    variance = sum(rate * (1 - rate) / images for rate, images in known)
+    return accuracy, math.sqrt(variance) / len(known)
+
+
+def as_json(found: Sequence[Stage]) -> list[dict[str, Any]]:
+    """Stages for an archive; `Stage(**one)` gives each back."""
+    return [asdict(stage) for stage in found]

@@ -1,0 +1,90 @@
+"""Rewards: their error, their order, and a real run that gives one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from augkit_llm.controls import CONTROLS
+from augkit_llm.evaluate import balanced, baselines, check_recipe, measure, stages, tasks
+from augkit_llm.reward import Score, paired, ranked, score
+from hypothesis import given
+from hypothesis import strategies as st
+
+from augkit.errors import DocumentError
+from augkit.lab.recipe import load_recipe
+from augkit.plugins import registry
+
+
+@dataclass
+class Run:
+    seed: int
+    reward: float | None
+    standard_error: float | None
+
+
+def test_the_error_of_balanced_accuracy_is_that_of_repeated_draws() -> None:
+    rng = np.random.default_rng(0)
+    rates, images = rng.uniform(0.1, 0.9, 30), rng.integers(20, 60, 30)
+    drawn = [balanced(list(zip(rng.binomial(images, rates), images, strict=True))) for _ in range(2000)]
+    spread = np.std([accuracy for accuracy, _ in drawn])
+    assert abs(np.mean([error for _, error in drawn]) / spread - 1) < 0.05
+    assert balanced([(1, 1), (0, 0), (1, 2)])[0] == 0.75  # a class without images says nothing
+
+
+def test_more_seeds_lessen_only_the_error_that_comes_of_seeds() -> None:
+    alike = score("a", [Run(seed, 0.5, 0.02) for seed in range(10)])
+    assert alike.reward == 0.5 and alike.standard_error == pytest.approx(0.02)
+    apart = score("b", [Run(seed, 0.5 + 0.1 * (seed % 2), 0.02) for seed in range(10)])
+    assert apart.standard_error > 0.02
+    assert paired(apart, alike).mean == pytest.approx(0.05)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.2)), max_size=12))
+def test_an_order_never_says_more_than_the_errors_allow(found: list[tuple[float, float]]) -> None:
+    scores = {str(k): Score(str(k), reward, error, {}) for k, (reward, error) in enumerate(found)}
+    order = ranked(list(scores), scores)
+    assert sorted(order) == sorted(scores)
+    if not order:
+        return
+    best = max(scores.values(), key=lambda one: one.reward)
+    level = [name for name in scores if scores[name].reward >= best.reward - best.standard_error]
+    assert order[: len(level)] == level  # as they were found
+
+
+def test_the_stages_of_a_recipe_grow_and_the_last_is_the_recipe() -> None:
+    for epochs in (1, 50, 200):
+        found = stages(epochs)
+        assert [stage.epochs for stage in found] == sorted(stage.epochs for stage in found)
+        assert found[-1].epochs == epochs and found[-1].keep is None and [s.warm for s in found] == [False, True, False]
+        assert all(stage.seeds >= 2 for stage in found)
+    assert [stage.epochs for stage in stages(200)] == [10, 20, 200]
+
+
+def test_a_recipe_must_hold_out_enough_to_rank_by() -> None:
+    for override, said in (("data.validation_per_class=5", "5 reward images"), ("data.validation=0.1", "a share of")):
+        with pytest.raises(DocumentError, match=said):
+            check_recipe(load_recipe("demo", registry(), [override]))
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_and_a_warm_one_begins_with_its_baseline(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "{augkit: 1, name: tiny, data: {source: digits, imbalance: 10, image_size: 8, validation_per_class: 20},"
+        " model: resnet8_cifar, epochs: 4, threads: 1}"
+    )
+    first, second, _ = stages(4)
+    assert set(CONTROLS) <= set(registry().strategies)
+    (cold,) = tasks(first, str(recipe), {"trivialaugment": "trivialaugment"}, tmp_path, seeds=[0])
+    value = measure(**cold.arguments, **cold.places)
+    assert 0 < value["reward"] < 1 and 0 < value["standard_error"] < 0.1
+    assert value["intensity"]["all"]["operators"] == pytest.approx(1, abs=0.05)
+    assert measure(**cold.arguments, **cold.places) == value  # found again
+    (before,) = baselines(second, str(recipe), 4, tmp_path, seeds=[0])
+    (warm,) = tasks(second, str(recipe), {"none": "none"}, tmp_path, seeds=[0])
+    measure(**before.arguments, **before.places)
+    assert measure(**warm.arguments, **warm.places)["reward"] > measure(**before.arguments, **before.places)["reward"]
+    assert baselines(first, str(recipe), 4, tmp_path, seeds=[0]) == []
