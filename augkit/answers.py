@@ -1,16 +1,22 @@
-"""A policy and the model's answers: checking those that it is shown, and asking for more at an epoch's start."""
+"""A policy and the model's answers: which are right, checking those that it is shown, and asking for more.
+
+What is right is a function by name (`ANSWERS`, and those of plugins): `function(output, targets [N] int64, *, facts,
+options) -> [N] bool`. In the lab the output is logits [N, C], or [N, experts, C] of a model of several experts;
+elsewhere whatever the model gave. Facts, given to a function that has a parameter of the name: `class_counts` [C]
+float32, training images of each class. Every other keyword-only parameter is an option of the recipe.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from augkit.checks import check_logits, check_targets, first_answer
+from augkit.checks import answer_of, check_logits, check_targets
 from augkit.engine.executors import choose
 from augkit.engine.nested import execute
 from augkit.engine.plan import Plan
@@ -22,12 +28,15 @@ if TYPE_CHECKING:
 
 
 def right_answers(output: Any, targets: Tensor) -> Tensor:
-    """[N] bool: whether the largest logit of the first tensor [N, C] in a model's output is the target's."""
-    logits = first_answer(output)
+    """Right is the largest logit: of several experts' mean, or of the first tensor [N, C] in the output."""
+    logits = answer_of(output)
     if logits is None or len(logits) != len(targets):
         what = tuple(logits.shape) if logits is not None else type(output).__name__
         raise InputError(f"the model must answer [{len(targets)}, C] logits, not {what}; give answer= for another kind")
     return logits.argmax(1) == targets
+
+
+ANSWERS: Mapping[str, Callable[..., Tensor]] = {"top1": right_answers}
 
 
 def observed(policy: Policy, logits: Any, targets: Tensor | None, split: str) -> tuple[Tensor, Tensor]:
@@ -49,6 +58,12 @@ def observed(policy: Policy, logits: Any, targets: Tensor | None, split: str) ->
         logits, targets = logits[:first], targets[:first]
     # the policy may work on the host while the model is elsewhere: counts stay where the policy is
     return logits.detach().to(policy.device), targets.long().to(policy.device)
+
+
+def judged(policy: Policy, logits: Any, own: Tensor, targets: Tensor) -> Tensor:
+    """[B] bool: which of the answers that count (`own`, with their targets) are right; experts are judged by all."""
+    experts = isinstance(logits, Tensor) and logits.ndim == 3
+    return policy.answer(logits[: len(own)].detach().to(own.device) if experts else own, targets)
 
 
 def levels_of(policy: Policy, levels: Mapping[str, Tensor] | None, size: int) -> Mapping[str, Tensor]:

@@ -54,3 +54,9 @@ def augkit_samplers() -> Mapping[str, Callable[..., Any]]:
 def augkit_stages() -> Mapping[str, Callable[..., Any]]:
     stages: Mapping[str, Callable[..., Any]] = importlib.import_module("augkit.lab.stages").STAGES
     return stages
+
+
+@hookimpl
+def augkit_answers() -> Mapping[str, Callable[..., Any]]:
+    answers: Mapping[str, Callable[..., Any]] = importlib.import_module("augkit.answers").ANSWERS
+    return answers

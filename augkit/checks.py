@@ -133,11 +133,18 @@ def first_answer(output: Any) -> Tensor | None:
     return next((found for found in map(first_answer, parts) if found is not None), None)
 
 
+def answer_of(output: Any) -> Tensor | None:
+    """[B, C] what a model answers: of several experts' logits [B, experts, C] their mean, else `first_answer`."""
+    if isinstance(output, Tensor) and output.ndim == 3:
+        return output.float().mean(1)
+    return first_answer(output)
+
+
 def check_logits(logits: Any, num_classes: int | None, split: str) -> Tensor:
-    """The first tensor [B, C] of the model's answer, of the policy's number of classes."""
+    """The model's answer [B, C], of the policy's number of classes."""
     if split not in ("train", "val"):
         raise InputError(f'split must be "train" or "val", not {split!r}')
-    found = first_answer(logits)
+    found = answer_of(logits)
     if found is None or (num_classes is not None and found.shape[1] != num_classes):
         what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"logits must be a tensor [B, {num_classes or 'C'}], not {what}")

@@ -60,6 +60,11 @@ def augkit_stages() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-b
 
 
 @hookspec
+def augkit_answers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """What counts as a right answer, by name, see `augkit.answers`."""
+
+
+@hookspec
 def augkit_signals() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Signals by name: `function(logits [B, C], targets [B]) -> [B]`, a number for each image, summed by class."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augkit.answers import ask_model, attach, levels_of, observed, refuse_unwatched, right_answers
+from augkit.answers import ask_model, attach, judged, levels_of, observed, refuse_unwatched, right_answers
 from augkit.binding import Counts, Facts, check_cost, draws_partners
 from augkit.checks import check_batch, check_images, check_plan
 from augkit.engine.batched import mix_targets
@@ -321,7 +321,8 @@ class Policy:
         """Count the model's answers by the images' own labels, on the device. Call it once for each batch.
 
         Args:
-            logits: [B, C]; of a tuple or a dict the first tensor. With V views [V * B, C], of which the first B count.
+            logits: [B, C]; of [B, experts, C] the mean counts, of a tuple or a dict the first tensor [B, C]. With V
+                views [V * B, C], of which the first B count.
             targets: [B], or [V * B], int64; without them, those of the last batch. Needed for `val`.
             split: `train`, or `val` for the `val_*` signals.
             levels: `plan.levels` of these images, for documents that count by level; else those of the last batch.
@@ -335,7 +336,7 @@ class Policy:
         self.statistics.count_answers(own, labels, split)
         if split == "train" and self.statistics.levels:
             levels = levels_of(self, levels, len(labels))
-            self.statistics.count_levels(levels, labels, self.answer(own, labels))
+            self.statistics.count_levels(levels, labels, judged(self, logits, own, labels))
 
     def end_epoch(self) -> None:
         """Run the rules of an epoch's end with its counts, and begin to count anew.

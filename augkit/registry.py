@@ -23,6 +23,8 @@ class Registry:
     samplers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     stages: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """What losses, samplers and stages are called with stands in `augkit/lab/losses.py`, `samplers.py`, `stages.py`."""
+    answers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    """What a model's right answers are to a policy that asks it, see `augkit/answers.py`."""
     signals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """`function(logits [B, C], targets [B]) -> [B]`: a number for each image, summed by class over an epoch."""
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)

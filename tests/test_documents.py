@@ -59,22 +59,27 @@ def test_python_runs_from_top_to_bottom(page: Path, workplace: Path) -> None:
         exec(compile(body, str(page), "exec"), namespace)
 
 
-def test_losses_samplers_and_stages_of_the_page_train() -> None:
+def test_functions_of_the_page_train() -> None:
     found, namespace = load_registry(plugins=False), dict[str, Any]()
     for body in blocks(ROOT / "docs/recipes.md", "python"):
         exec(body, namespace)
     brought = {name: hook() for name, hook in namespace.items() if name.startswith("augkit_")}
-    kinds = ("losses", "samplers", "stages")
+    kinds = ("losses", "samplers", "stages", "answers")
     mine = Registry(**{**vars(found), **{kind: {**vars(found)[kind], **brought[f"augkit_{kind}"]} for kind in kinds}})
     (written,) = (yaml.safe_load(body) for body in blocks(ROOT / "docs/recipes.md", "yaml"))
     assert [stage.name for stage in load_recipe({**PLAIN, **written}, mine).stages] == ["train", "finetune_head"]
     told = ["epochs=2", "model=resnet8_cifar", "data.image_size=16", "data.test_share=0.8", "policy=mixup"]
     told += ["data.imbalance=10", "threads=1"]
     told += ["loss={name: label_aware_smoothing, most: 0.3}", "sampler=progressive", "stages=[train, finetune_top]"]
+    told += ["answer={name: top_k, k: 3}"]
     recipe = load_recipe("demo", mine, told)
     run = prepare(recipe, load(recipe.data), mine, torch.device("cpu"))
     assert all(math.isfinite(train_epoch(run)["loss"]) for _ in range(3))
     assert not run.model.conv1.weight.requires_grad  # type: ignore[union-attr]
+    assert (
+        run.policy.answer(torch.arange(10.0)[None].expand(10, -1), torch.arange(10)).tolist()
+        == [False] * 7 + [True] * 3
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

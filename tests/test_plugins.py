@@ -29,7 +29,7 @@ def test_builtins_come_through_the_hooks() -> None:
     own = load_registry(plugins=False)
     assert own.broken == ()
     assert all(origin.startswith("augkit ") for origin in own.origins.values())
-    for kind in ("operators", "palettes", "strategies", "recipes", "losses", "samplers", "stages"):
+    for kind in ("operators", "palettes", "strategies", "recipes", "losses", "samplers", "stages", "answers"):
         found = getattr(own, kind)
         assert found, kind
         assert {name for k, name in own.origins if k == kind} == set(found)
@@ -77,6 +77,10 @@ def test_a_module_brings_every_kind(install: Install, tmp_path: Path) -> None:
             return {{"finetune_stem": lambda model: model.conv1}}
 
         @augkit.hookimpl
+        def augkit_answers():
+            return {{"generous": lambda output, targets: targets >= 0}}
+
+        @augkit.hookimpl
         def augkit_signals():
             return {{"margin": lambda logits, targets: logits[:, 0]}}
         """,
@@ -84,7 +88,7 @@ def test_a_module_brings_every_kind(install: Install, tmp_path: Path) -> None:
     )
     found = load_registry()
     assert found.broken == ()
-    expected = ("haze", "weather", "dusk", "night", "hinge", "rarest", "finetune_stem", "margin")
+    expected = ("haze", "weather", "dusk", "night", "hinge", "rarest", "finetune_stem", "generous", "margin")
     for kind, name in zip(KINDS, expected, strict=True):
         assert name in getattr(found, kind)
         assert found.origins[kind, name] == "augkit-fog 2.3"

@@ -1,4 +1,4 @@
-"""What there is: operators, palettes, policies, losses, samplers, stages, recipes, plugins."""
+"""What there is: operators, palettes, policies, losses, samplers, stages, answers, recipes, plugins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from augkit.cli.output import show_rows
 from augkit.errors import AugkitError
-from augkit.lab.named import LOSS_FACTS, SAMPLER_FACTS, STAGE_FACTS, options_of
+from augkit.lab.named import ANSWER_FACTS, LOSS_FACTS, SAMPLER_FACTS, STAGE_FACTS, options_of
 from augkit.operators.base import Operator
 from augkit.plugins import KINDS, registry
 from augkit.registry import Registry
@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    for verb in (operators, palettes, policies, losses, samplers, stages, recipes, plugins):
+    for verb in (operators, palettes, policies, losses, samplers, stages, answers, recipes, plugins):
         app.command()(verb)
 
 
@@ -161,6 +161,16 @@ def stages(as_json: Json = False) -> None:
         augkit train demo --set 'stages=[train, {finetune_head: {epochs: 5}}]'
     """
     show_rows(_functions("stage", "stages", STAGE_FACTS, as_json), as_json=as_json, spare=("from",))
+
+
+def answers(as_json: Json = False) -> None:
+    """List what may count as a right answer of the model, for policies that ask it.
+
+    \b
+        augkit answers
+        augkit train cifar100-lt --set policy=cuda --set answer=prior_corrected
+    """
+    show_rows(_functions("answer", "answers", ANSWER_FACTS, as_json), as_json=as_json, spare=("from",))
 
 
 def _functions(what: str, kind: str, facts: Sequence[str], as_json: bool) -> list[dict[str, Any]]:

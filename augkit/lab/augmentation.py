@@ -130,6 +130,7 @@ def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.d
         seed=recipe.seed,
         device=device,
         out=Output(torch.float32, recipe.data.mean, recipe.data.std),
+        executor=recipe.executor,
         registry=registry,
     )
 

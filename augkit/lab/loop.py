@@ -6,14 +6,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from augkit.errors import AugkitError, DocumentError
-from augkit.lab import metrics, models, optimise
+from augkit.errors import AugkitError, DocumentError, InputError
+from augkit.lab import experts, metrics, models, named, optimise
 from augkit.lab.augmentation import Normalise, build_policy, probe_pool
 from augkit.lab.course import Stage, plan
 from augkit.lab.data import Data, Split
@@ -43,8 +44,12 @@ class Training:
     """What learns in it."""
     optimizer: torch.optim.Optimizer = field(init=False)
     schedule: Any = field(init=False)
+    compiled: Callable[[Tensor], Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.recipe.compile:
+            mode = "reduce-overhead" if self.device.type == "cuda" else None  # CUDA graphs
+            self.compiled = torch.compile(self.model, dynamic=False, mode=mode)
         self.fixed = frozenset(name for name, p in self.model.named_parameters() if not p.requires_grad)
         self.enter(0)
 
@@ -65,17 +70,20 @@ class Training:
         self.policy.mixing = self.stage.mixing
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The recipe's loss, told where the stage stands: logits [B, C], targets [B] or [B, C]."""
-        stage = self.stage
-        result: Tensor = stage.loss(
-            logits.float(),
-            targets,
-            class_counts=stage.class_counts,
-            epoch=self.epoch - stage.begin,
-            epochs=stage.epochs,
-            views=len(self.policy.views),
-        )
-        return result
+        """The recipe's loss, told where the stage stands: logits [B, C] or [B, experts, C], targets [B] or [B, C]."""
+        stage, logits = self.stage, logits.float()
+        facts = {
+            "class_counts": stage.class_counts,
+            "epoch": self.epoch - stage.begin,
+            "epochs": stage.epochs,
+            "views": len(self.policy.views),
+        }
+        if "experts" in stage.loss.wanted:
+            all_of_them = logits if logits.ndim == 3 else logits[:, None]
+            return stage.loss(experts.joint(logits), targets, experts=all_of_them, **facts)  # type: ignore[no-any-return]
+        single = (logits,) if logits.ndim == 2 else logits.unbind(1)
+        each: list[Tensor] = [stage.loss(one, targets, **facts) for one in single]
+        return each[0] if len(each) == 1 else torch.stack(each).sum()
 
     @property
     def epoch(self) -> int:
@@ -112,6 +120,24 @@ class Training:
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+    def forward(self, inputs: Tensor) -> Any:
+        """The model's output in training. A smaller last batch goes uncompiled: its size would be compiled for itself.
+
+        Raises:
+            AugkitError: the model cannot be compiled.
+        """
+        if self.compiled is None or len(inputs) < self.recipe.batch_size * max(1, len(self.policy.views)):
+            return self.model(inputs)
+        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+        try:
+            return self.compiled(inputs)
+        except TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise AugkitError(
+                f'compile: true does not work with "{self.recipe.model.name}" here ({reason}); set compile to false'
+            ) from error
 
     def autocast(self) -> torch.autocast:
         """The context of forward passes: bfloat16 where the recipe asks for it."""
@@ -157,11 +183,19 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
             "nothing measures this run: leave test at true, or hold images out with data.validation_per_class",
             path="test",
         )
+    policy.answer = _judge(recipe, data, registry, device)
     run = Training(recipe, data, device, model, policy, stages, Normalise(recipe.data.mean, recipe.data.std).to(device))
     _try(run)
     if "model" in policy.needs:
         policy.attach_model(model, probe_pool(data.train, recipe.seed), run.layout, autocast=run.autocast)
     return run
+
+
+def _judge(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Callable[[Any, Tensor], Tensor]:
+    """What counts as a right answer in this recipe."""
+    function = named.bind(registry.answers[recipe.answer.name], recipe.answer.options, named.ANSWER_FACTS)
+    judge = partial(function, class_counts=data.class_counts.to(device, torch.float32))
+    return lambda output, targets: judge(experts.stacked(output), targets)
 
 
 @torch.no_grad()
@@ -178,7 +212,9 @@ def _try(run: Training) -> None:
     run.model.eval()
     try:
         with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []), run.autocast():
-            answer = run.model(images)
+            answer = experts.joint(run.model(images))
+    except InputError:
+        answer = None
     except Exception as error:  # whatever any of timm's models makes of a size that it was not built for
         reason = str(error).partition("\n")[0].rstrip(". ") or type(error).__name__
         raise DocumentError(
@@ -186,7 +222,7 @@ def _try(run: Training) -> None:
         ) from error
     finally:
         run.model.train(was_training)
-    if not isinstance(answer, Tensor) or answer.shape != (1, run.data.num_classes):
+    if answer is None or answer.shape != (1, run.data.num_classes):
         raise DocumentError(
             f'"{name}" with these options gives no [images, {run.data.num_classes}] logits', path="model.options"
         )
@@ -216,10 +252,10 @@ def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None
         inputs = run.layout(inputs)
         seconds_input += time.perf_counter() - tick
 
+        run.optimizer.zero_grad(set_to_none=True)  # before a CUDA graph may write where the last gradients were
         with run.autocast():
-            logits = run.model(inputs)
+            logits = experts.stacked(run.forward(inputs))
         loss = run.loss(logits, targets)
-        run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         run.optimizer.step()
 

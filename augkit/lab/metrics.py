@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.lab.data import Split
+from augkit.lab.experts import joint
 from augkit.torchvision_compat import ensure_torchvision
 
 ensure_torchvision()
@@ -62,7 +63,7 @@ def evaluate(
     context: torch.autocast,
     batch_size: int = 512,
 ) -> tuple[Scores, Tensor]:
-    """Run the model over a split in eval mode; (scores, logits [N, classes] float32 on the split's device).
+    """Run the model over a split in eval mode; (scores, joint logits [N, classes] float32 on the split's device).
 
     `prepare` turns uint8 images [B, 3, H, W] into what the model takes.
     """
@@ -74,7 +75,7 @@ def evaluate(
     gathered = []
     for where, images in zip(positions, split.batches(positions), strict=True):
         with context:
-            gathered.append(model(prepare(images)).float())
+            gathered.append(joint(model(prepare(images))).float())
         answers.update(gathered[-1], split.labels[where])
     model.train(was_training)
     counts = answers.compute().to(

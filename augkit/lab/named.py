@@ -1,4 +1,4 @@
-"""Losses, samplers and stages: functions by name, and how a recipe's options reach them.
+"""Losses, samplers, stages and answers: functions by name, and how a recipe's options reach them.
 
 Such a function takes what the lab knows (its facts) and what a recipe may set (its options) as keyword-only
 parameters: a fact by its name if it wants it, every other one is an option and has a default. Annotations of options
@@ -19,9 +19,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from augkit.errors import nearest
 from augkit.strategy.problems import shown
 
-LOSS_FACTS = ("class_counts", "epoch", "epochs", "views")
+LOSS_FACTS = ("class_counts", "epoch", "epochs", "views", "experts")
 SAMPLER_FACTS = ("epoch", "epochs")
 STAGE_FACTS = ()
+ANSWER_FACTS = ("class_counts",)
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 

@@ -15,7 +15,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from augkit.errors import DocumentError, nearest
 from augkit.lab import named
@@ -26,9 +34,11 @@ from augkit.strategy.reading import Source, read_file, read_mapping, read_text
 
 Three = tuple[float, float, float]
 ENDINGS = (".yaml", ".yml", ".json")
-SHORT = {"policy": "load", **dict.fromkeys(("model", "loss", "optimizer", "schedule", "sampler"), "name")}
+SHORT = {"policy": "load", **dict.fromkeys(("model", "loss", "optimizer", "schedule", "sampler", "answer"), "name")}
 """Parts that a document may write as a single word, and the field that the word stands for."""
 FLIPS = ("hflip", "vflip")
+LATER_FIELDS = ("answer", "compile", "executor")
+"""Of a recipe; left out where they hold their defaults, so that folders and hashes from before there were such hold."""
 LATER_EPOCHS = 10
 """Of a stage after the first, unless it says."""
 
@@ -133,6 +143,12 @@ class SamplerRecipe(_Named):
     name: str = "uniform"
 
 
+class AnswerRecipe(_Named):
+    """What counts as a right answer of the model, for policies that ask it or count its answers by level."""
+
+    name: str = "top1"
+
+
 class StageRecipe(_Named):
     """A part of the training, with its own optimiser, schedule and images; None takes what the recipe says."""
 
@@ -172,6 +188,9 @@ class Recipe(_Part):
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     policy: PolicyRecipe = PolicyRecipe()
+    answer: AnswerRecipe = AnswerRecipe()
+    executor: Literal["auto", "batched", "opencv", "compiled"] = "auto"
+    """What the policy's plans run on, see `Policy.load`."""
     stages: tuple[StageRecipe, ...] = Field((StageRecipe(),), min_length=1)
     epochs: int = Field(200, ge=1)
     """Of the first stage, and what the policy takes for the training's length."""
@@ -179,6 +198,8 @@ class Recipe(_Part):
     seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = True
+    compile: bool = False
+    """Whether training passes go through `torch.compile`, with CUDA graphs on a GPU; probes and tests never do."""
     device: str = "auto"
     """`auto` takes an accelerator if there is one."""
     threads: int | None = Field(None, ge=1)
@@ -186,6 +207,12 @@ class Recipe(_Part):
     tensorboard: bool = False
     test: bool = True
     """Whether the test set is read, at the end; a search that chooses by validation images leaves it alone."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        default = {name: type(self).model_fields[name].default for name in LATER_FIELDS}
+        found: dict[str, Any] = inner(self)
+        return {name: value for name, value in found.items() if getattr(self, name) != default.get(name, ...)}
 
     @property
     def policy_name(self) -> str:
@@ -234,10 +261,11 @@ def load_recipe(source: str | Path | Mapping[str, Any], registry: Registry, over
 
 
 def _check_named(recipe: Recipe, registry: Registry, problems: Problems, given: Mapping[Place, str]) -> None:
-    """Raise unless every loss, sampler and stage exists and takes the options it was given."""
+    """Raise unless every loss, sampler, stage and kind of answer exists and takes the options it was given."""
     parts: list[tuple[Place, _Named, Mapping[str, Any], str, Sequence[str]]] = [
         (("loss",), recipe.loss, registry.losses, "loss", named.LOSS_FACTS),
         (("sampler",), recipe.sampler, registry.samplers, "sampler", named.SAMPLER_FACTS),
+        (("answer",), recipe.answer, registry.answers, "answer", named.ANSWER_FACTS),
     ]
     for number, stage in enumerate(recipe.stages):
         place: Place = ("stages", number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,9 @@ def test_the_prior_is_taken_off_before_answers_are_counted(corrected: bool, leve
     labels = torch.arange(3).repeat(4)
     images = labels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4).contiguous()
     policy.attach_model(
-        Biased(counts), ProbePool(images, labels), answer=prior_corrected(counts) if corrected else None
+        Biased(counts),
+        ProbePool(images, labels),
+        answer=partial(prior_corrected, class_counts=torch.tensor(counts)) if corrected else None,
     )
     policy.begin_epoch()
     assert policy.state["depth"].tolist() == levels
@@ -120,13 +123,15 @@ def test_prior_correction_is_the_formula() -> None:
     logits, targets = torch.randn(200, 4), torch.randint(0, 4, (200,))
     prior = torch.tensor(COUNTS) / sum(COUNTS)
     expected = (logits.exp() / prior).argmax(1) == targets
-    assert torch.equal(prior_corrected(COUNTS)(logits, targets), expected)
-    assert torch.equal(prior_corrected(COUNTS, tau=0)((logits, "features"), targets), logits.argmax(1) == targets)
-    assert not torch.equal(expected, logits.argmax(1) == targets)
+    counts = torch.tensor(COUNTS)
+    assert torch.equal(prior_corrected(logits, targets, class_counts=counts), expected)
+    experts = torch.stack([logits - 1, logits * 2 + 1], 1) / 1.5
+    assert torch.equal(prior_corrected(experts, targets, class_counts=counts), expected)
+    as_it_is = logits.argmax(1) == targets
+    assert torch.equal(prior_corrected((logits, "features"), targets, class_counts=counts, tau=0), as_it_is)
+    assert not torch.equal(expected, as_it_is)
     with pytest.raises(InputError, match="4 classes, but the model answered with"):
-        prior_corrected(COUNTS)(logits[:, :3], targets)
-    with pytest.raises(InputError, match="one training image or more of every class"):
-        prior_corrected([3, 0])
+        prior_corrected(logits[:, :3], targets, class_counts=counts)
 
 
 def test_every_expert_must_be_right() -> None:

@@ -1,47 +1,44 @@
-"""Which answers of a model count as right, where the largest logit of the first tensor is not meant.
+"""Which answers of a model count as right, where the largest logit is not meant.
 
-For `policy.attach_model(model, pool, answer=...)`, or `policy.answer = ...`: `answer(output, targets) -> [N] bool`.
+In a recipe `answer: prior_corrected` or `answer: every_expert`; in a loop of your own `policy.attach_model(model, pool,
+answer=every_expert)`, and `answer=functools.partial(prior_corrected, class_counts=counts)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from augkit.checks import first_answer
+from augkit.checks import answer_of
 from augkit.errors import InputError
 
-Answer = Callable[[Any, Tensor], Tensor]
 
-
-def prior_corrected(class_counts: Sequence[int] | Tensor, tau: float = 1.0) -> Answer:
+def prior_corrected(
+    output: Any, targets: Tensor, *, class_counts: Tensor, tau: Annotated[float, Field(ge=0)] = 1.0
+) -> Tensor:
     """Right is the largest logit less `tau` times the logarithm of the class's share of the training images.
 
     For models whose loss leaves the prior in the logits (plain cross-entropy), as the reference code's option has it.
 
     Args:
-        class_counts: training images of each class, 1 or more.
+        output: [N, C] logits, [N, experts, C] of which the mean counts, or any nesting with [N, C] as its first.
+        targets: [N] int64.
+        class_counts: [C] training images of each class; none counts as one.
         tau: how much of the prior is taken away.
 
     Raises:
-        InputError: a class without images, or a model that does not answer with a logit for each class.
+        InputError: the model does not answer with a logit for each class.
     """
-    counts = torch.as_tensor(class_counts, dtype=torch.float32).flatten()
-    if len(counts) == 0 or not bool((counts > 0).all()):
-        raise InputError("prior_corrected needs one training image or more of every class")
-    log_prior = tau * (counts / counts.sum()).log()
-
-    def answer(output: Any, targets: Tensor) -> Tensor:
-        logits = first_answer(output)
-        if logits is None or logits.shape != (len(targets), len(log_prior)):
-            told = type(output).__name__ if logits is None else tuple(logits.shape)
-            raise InputError(f"prior_corrected knows {len(log_prior)} classes, but the model answered with {told}")
-        return (logits.float() - log_prior.to(logits.device)).argmax(1) == targets
-
-    return answer
+    logits, counts = answer_of(output), torch.as_tensor(class_counts, dtype=torch.float32).clamp(min=1)
+    if logits is None or logits.shape != (len(targets), len(counts)):
+        told = type(output).__name__ if logits is None else tuple(logits.shape)
+        raise InputError(f"prior_corrected knows {len(counts)} classes, but the model answered with {told}")
+    log_prior = (counts / counts.sum()).log().to(logits.device)
+    return (logits.float() - tau * log_prior).argmax(1) == targets
 
 
 def every_expert(output: Any, targets: Tensor) -> Tensor:
