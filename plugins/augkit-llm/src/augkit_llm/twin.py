@@ -40,7 +40,7 @@ def agnostic_twin(document: Mapping[str, Any], signals: tuple[str, ...] = ()) ->
     if _uses(document.get("pipeline", [])):
         raise TwinError("it uses another strategy, whose classes are out of sight here")
     change = _Change((*BY_CLASS, *signals))
-    twin = _walk(dict(document), change)
+    twin: dict[str, Any] = _walk(dict(document), change)
     for spec in (twin.get("state") or {}).values():
         if "classes" in spec.get("axes", ()):
             spec["axes"] = [axis for axis in spec["axes"] if axis != "classes"]
