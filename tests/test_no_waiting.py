@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 from operator_references import photos
+from policy_parts import COUNTS, LEARNER
 
 from augkit import Output, Policy
 from augkit.operators import ALL
-from tests.test_policy import COUNTS, LEARNER
 
 POOLED = {
     "augkit": 1,
     "name": "pooled",
-    "pipeline": [{"batch": [{"cutmix": {"partner": "pool", "weights": "1 / class_count"}}]}],
+    "pipeline": [
+        {"batch": [{"cutmix": {"partner": "pool", "weights": "1 / class_count", "label": "kept * (y != partner)"}}]}
+    ],
 }
 VARYING = {
     "augkit": 1,
@@ -59,17 +61,12 @@ NAMES = [
     "uniformaugment",
     "autoaugment_cifar10",
     "mixup_cutmix",
+    "remix",
     "uniform_class_choice",
 ]
 
 
-@pytest.mark.parametrize("out", [None, Output()], ids=["bytes", "normalised"])
-@pytest.mark.parametrize(
-    "source",
-    [*NAMES, LEARNER, POOLED, VARYING, BLENDED, VIEWED, EVERYTHING],
-    ids=lambda s: s if isinstance(s, str) else s["name"],
-)
-def test_a_step_needs_no_value_from_the_device(source: Any, out: Output | None) -> None:
+def takes_no_value(source: Any, out: Output | None) -> None:
     policy = Policy.load(source, class_counts=COUNTS, num_samples=100, out=out)
     labels, index = torch.arange(8) % 3, torch.arange(8)
     policy(torch.zeros(8, 3, 16, 16, dtype=torch.uint8), labels, index=index)  # an epoch begins on the host
@@ -79,6 +76,19 @@ def test_a_step_needs_no_value_from_the_device(source: Any, out: Output | None) 
         inputs, targets = policy(images, labels.to("meta"), index=index.to("meta"))
         policy.observe(torch.empty(len(inputs), 3, device="meta"))
         assert inputs.device.type == targets.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [*NAMES, LEARNER, POOLED, VARYING, BLENDED, VIEWED, EVERYTHING],
+    ids=lambda s: s if isinstance(s, str) else s["name"],
+)
+def test_a_step_needs_no_value_from_the_device(source: Any) -> None:
+    takes_no_value(source, Output())
+
+
+def test_nor_does_a_step_whose_results_are_bytes() -> None:
+    takes_no_value(BLENDED, None)
 
 
 @pytest.mark.parametrize("image", [{"resample": "nearest"}, {"fill": "mean"}, {"fill": "reflect"}, {"exact": True}])
