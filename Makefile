@@ -7,8 +7,9 @@ STAMP := .venv/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EDITABLE := -e ".[dev,tensorboard]" $(foreach file,$(PLUGINS),-e $(patsubst %/,%,$(dir $(file))))
 
-# Workers share the cores, so each computes on one thread.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Workers share the cores, so each computes on one thread. Each begins with half of the files, so that what a file's tests
+# share is made once; compiled tests are kept, since compiling them takes a worker longer than importing torch.
+TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help install demo test test-fast lint format bench docs clean
 
