@@ -51,6 +51,18 @@ def test_every_palette_runs(palette: str, registry: Registry) -> None:
     assert not torch.equal(Policy.load(document)(images, torch.zeros(6).long())[0], images)
 
 
+@pytest.mark.parametrize("palette", sorted(PALETTES))
+def test_a_palette_written_out_is_the_palette(palette: str) -> None:
+    """Whoever starts from a table and changes an entry starts from the very same thing."""
+    document = {"augkit": 1, "name": "p", "pipeline": [{"pick": {"count": 4}}]}
+    named, written = (Policy.load({**document, "palette": one}) for one in (palette, list(PALETTES[palette])))
+    assert named.strategy.hash == written.strategy.hash
+    for _ in range(3):
+        one, other = (policy.plan(torch.zeros(64).long()) for policy in (named, written))
+        for name in ("choice", "value", "strength", "u"):
+            assert torch.equal(getattr(one, name).nan_to_num(-1), getattr(other, name).nan_to_num(-1))
+
+
 def sides(palette_range: dict[str, Any], strength: float, middle: float) -> set[float]:
     """The values an image can get: v, and the mirrored one where a side is drawn."""
     value = palette_range["low"] + strength * (palette_range["high"] - palette_range["low"])

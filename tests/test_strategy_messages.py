@@ -78,7 +78,7 @@ def test_a_name_says_which_characters_it_may_have(parts: Any) -> None:
     [
         ({"rotate": {"degrees": 400000}}, "rotate.degrees: `400000` is 400000, never within -360..360 degrees"),
         ({"gaussian_blur": {"radius": 500}}, "never within 0..50 pixels"),
-        ({"posterize": {"bits": 0}}, "never within 1..8 bits"),
+        ({"posterize": {"bits": 9}}, "never within 0..8 bits"),
         ({"brightness": {"factor": -3}}, "never within 0..10 times"),
         ({"brightness": {"factor": "uniform(-3, -1)"}}, "is -3..-1, never within 0..10 times"),
         ({"rotate": {"high": 1000}}, "rotate.high: 1000 is never within -360..360 degrees"),
@@ -103,7 +103,7 @@ def test_a_number_that_nobody_can_mean_is_refused_with_its_limits(step: Any, sai
     [
         {"rotate": {"degrees": "uniform(-500, 500)"}},
         {"rotate": {"degrees": -360}},
-        {"posterize": {"bits": 1}},
+        {"posterize": {"bits": 0}},
         {"solarize": {"threshold": 256}},
         {"translate_x_pixels": {"pixels": 5000}},
         {"random_crop": {"padding": 0}},

@@ -55,7 +55,7 @@ def whole_bits(bits: float) -> float:
 @operator(
     kind="tone",
     range=(8, 4),
-    limits=(1, 8),
+    limits=(0, 8),  # published ranges begin at 0, where 1 bit is kept
     unit="bits",
     identity=8.0,
     keeps_black=True,

@@ -29,7 +29,6 @@ class Choices:
     def __init__(self, context: Context, draft: Draft) -> None:
         self.context, self.draft, self.problems = context, draft, context.problems
         self.operators = context.registry.operators
-        self.limited = True
 
     def palette(self, value: Any) -> None:
         """The palette: the name of a registered one, or a list of operators."""
@@ -51,10 +50,7 @@ class Choices:
             self.problems.add(place, f"a palette has at most {MAX_OPERATORS} operators, this has {len(items)}")
             return
         named = isinstance(value, str)
-        # ranges of registered palettes are as published, where posterize falls to 0 bits
-        self.limited = not named
         made = [self.entry(item, place if named else (*place, number)) for number, item in enumerate(items)]
-        self.limited = True
         self.draft.palette = value if named else tuple(value)
         self.draft.choices = tuple(choice for choice in made if choice is not None)
 
@@ -120,7 +116,7 @@ class Choices:
                 signed = self.flag(value, where)
             elif key in own:
                 number = self.constant(value, where)
-                if self.limited and beyond(operator, number, number):
+                if beyond(operator, number, number):
                     self.problems.add(where, f"{number:g} is {beyond(operator, number, number)}")
                 low, high = (number, high) if key == "low" else (low, number)
             elif key in operator.options:
