@@ -10,7 +10,7 @@ from torch import Tensor
 
 from augkit.engine.program import Sizes, steps_of
 from augkit.errors import DocumentError, InputError
-from augkit.strategy.checks import mixes_of
+from augkit.strategy.needs import mixes_of
 from augkit.strategy.model import Strategy, UseStep
 from augkit.strategy.probes import most_images, too_many
 

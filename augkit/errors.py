@@ -79,11 +79,24 @@ class DataError(AugkitError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """' Did you mean "x"?' for the valid name closest to `name`, or the list of valid names when none is close."""
     names = sorted(valid)
-    plain = {_plain(known): known for known in names}  # first how other libraries spell it: ShearX is shear_x
-    close = [plain[_plain(name)]] if _plain(name) in plain else get_close_matches(name, names, n=1, cutoff=0.6)
+    close = closest(name, names)
     if close:
-        return f' Did you mean "{close[0]}"?'
+        return f' Did you mean "{close}"?'
     return f" Valid: {', '.join(names)}." if names else ""
+
+
+def closest(name: str, valid: Iterable[str]) -> str:
+    """The valid name closest to `name`: spelt as elsewhere, with a slip, or only begun; "" if none is close."""
+    names, own = sorted(valid), _plain(name)
+    plain = {_plain(known): known for known in names}  # ShearX is shear_x
+    if own in plain:
+        return plain[own]
+    slips = get_close_matches(name, names, n=1, cutoff=0.6)
+    begun = [known for known in names if len(own) >= _BEGUN and _plain(known).startswith(own)]
+    return slips[0] if slips else min(begun, key=len, default="")
+
+
+_BEGUN = 3
 
 
 def _plain(name: str) -> str:

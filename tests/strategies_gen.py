@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,6 @@ Names = Mapping[str, Sequence[str]]
 
 SIZES = {"batch": 3, "branches": 2, "picks": 2, "samples": 5, "groups": 2, "classes": 4, "levels": 2, "ops": 3}
 CPU = torch.device("cpu")
-KEYS = {axis: key for key, axis in INDEXED.items()}
 
 
 class Plain(yaml.SafeDumper):
@@ -91,7 +90,7 @@ def _grow(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         st.builds(Binary, st.sampled_from(plain), inner, inner),
         st.builds(Binary, st.sampled_from(comparisons), inner, inner),
         st.builds(Unary, st.sampled_from(["-", "+", "not"]), inner),
-        st.builds(Index, inner, st.sampled_from(["y", "index", "group"])),
+        st.builds(Index, inner, st.sampled_from(list(INDEXED))),
         st.builds(
             Call,
             st.sampled_from(["sum", "f", "max"]),
@@ -111,15 +110,17 @@ trees: st.SearchStrategy[Node] = st.recursive(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a generated expression stands: readable names, wanted axes, whether there is an image, and random calls."""
+    """Where a generated expression stands: readable names, wanted axes, whether there are an image, random calls, and
+    a partner."""
 
     names: Names
     want: Axes
     image: bool = False
     random: bool = True
+    partner: bool = False
 
-    def but(self, want: Axes | set[str], random: bool | None = None) -> Place:
-        return Place(self.names, frozenset(want), self.image, self.random if random is None else random)
+    def but(self, want: Axes | set[str]) -> Place:
+        return replace(self, want=frozenset(want))
 
 
 _EACH = ["{} + {}", "{} - {}", "{} * {}", "min({}, {})", "max({}, {})", "{} < {}", "{} == {}", "{} and {}", "{} or {}"]
@@ -137,9 +138,9 @@ def _leaf(draw: st.DrawFn, place: Place) -> str:
     for name, axes in place.names.items():
         if frozenset(axes) <= place.want:
             options.append(name)
-        for axis, key in KEYS.items():
+        for key, axis in INDEXED.items():
             rest = frozenset(axes) - {axis}
-            if place.image and axis in axes and rest <= place.want:
+            if (place.image if key != "partner" else place.partner) and axis in axes and rest <= place.want:
                 options.append(f"{name}[{key}]")
     if place.random:
         options += _DRAWS
@@ -371,10 +372,15 @@ def _views(draw: st.DrawFn, step: st.SearchStrategy[Any], place: Place, palette:
 
 @st.composite
 def _mix(draw: st.DrawFn, place: Place) -> Any:
-    body = {"p": _share(draw, place), "alpha": draw(st.sampled_from([0.2, 1]))}
+    met = replace(place, partner=True)
+    body: dict[str, Any] = {"p": _share(draw, met), "alpha": draw(st.sampled_from([0.2, 1]))}
     body["weights"] = draw(
         st.sampled_from(["1 / class_count", "class_rank + 1", "correct", "1", "epoch", "class_rank * (y == 1)"])
     )
+    if draw(st.booleans()):
+        one, other = (well_typed(draw, replace(met, random=False), 2) for _ in range(2))
+        ways = ["clip({0} + {1} * kept, 0, 1)", "where(kept < {0}, 0, min(1, kept))", "clip({0}, 0, 1)", "kept % 0.5"]
+        body["label"] = draw(st.sampled_from(ways)).format(one, other)
     return {draw(st.sampled_from(["mixup", "cutmix"])): body}
 
 

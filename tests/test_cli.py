@@ -243,6 +243,9 @@ WRONG = {
     "not a document": ("validate {}/corrupt/a.png", "a.png"),
     "a folder as document": ("validate {}/empty", "empty"),
     "unknown policy": ("show trivialaugmnt", 'Did you mean "trivialaugment"?'),
+    "policy that was only begun": ("show triv", 'there is no strategy "triv". Did you mean "trivialaugment"?'),
+    "operator, nearly, as policy": ("show rotat", 'Did you mean "rotate"? That is an operator, not a strategy.'),
+    "operator as policy": ("show rotate", "rotate is an operator, not a strategy; write it as a step"),
     "unknown policy previewed": ("preview trivialaugmnt --data {}/photos", 'Did you mean "trivialaugment"?'),
     "corrupt image": ("preview randaugment --data {}/corrupt", "corrupt/a.png: the image cannot be read"),
     "one image": (

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from augkit.engine.choose import clean, weighted
 from augkit.engine.environment import Environment
+from augkit.engine.label_rules import label_rule
 from augkit.engine.mix_plan import MIX_KINDS, PLACES, Mix
+from augkit.strategy.labels import PARTNER
 from augkit.strategy.model import BatchStep, MixStep
 from augkit.strategy.sampling import sample_beta
 
@@ -51,13 +53,16 @@ def _merged(mixes: list[Mix], way: Tensor) -> Mix:
 
 
 def _mix(env: Environment, step: MixStep, path: str, pool: PartnerPool | None) -> Mix:
-    happens = env.uniform(f"{path}.p?", ("batch",), 1)[:, 0] < env.ask(f"{path}.p", ("batch",))
     u = env.uniform(f"{path}.partner", ("batch",), 4)
-    lam, centre, drawn = _shares(env, step, path, u[:, 2:])
     partner, partner_class, found, more = _partners(env, step, path, u[:, :2], pool)
+    env = replace(env, indices={**env.indices, PARTNER: partner_class})
+    happens = env.uniform(f"{path}.p?", ("batch",), 1)[:, 0] < env.ask(f"{path}.p", ("batch",))
+    lam, centre, drawn = _shares(env, step, path, u[:, 2:])
     kind = torch.where(happens & drawn & found, MIX_KINDS.index(step.kind), 0)
     places = env.uniform(f"{path}.places", ("batch",), PLACES) if step.kind in ("fmix", "mosaic") else None
-    return Mix(kind, partner, lam, centre, partner_class, step.partner == "pool", (step.kind,), places, more)
+    rules = () if step.label is None else (label_rule(env, f"{path}.label"),)
+    pooled = step.partner == "pool"
+    return Mix(kind, partner, lam, centre, partner_class, pooled, (step.kind,), places, more, rules)
 
 
 def _shares(env: Environment, step: MixStep, path: str, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:

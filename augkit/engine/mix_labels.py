@@ -22,7 +22,8 @@ def mix_targets(
     """Dense labels [B, num_classes] float32 of a batch after the plan's mixes.
 
     Args:
-        plan: with its mixes; all but mixup weigh labels by the area that really shows.
+        plan: with its mixes; all but mixup weigh labels by the area that really shows, unless the document says
+            otherwise of it.
         targets: [B] int64.
         num_classes: columns of the result.
         smoothing: 0..1, spread evenly over all classes before mixing (timm's convention).
@@ -48,7 +49,7 @@ def mix_targets(
 
 
 def _shares(mix: Mix, size: tuple[int, int], masked: bool) -> Tensor:
-    """[B, 4] float32: how much of each image shows of itself, its partner, and a mosaic's two further ones."""
+    """[B, 4] float32: how much each image's own label weighs, its partner's, and a mosaic's two further ones."""
     result = torch.zeros(len(mix.kind), 4, device=mix.kind.device)
     result[:, 0] = 1
     for kind in mix.kinds:
@@ -58,6 +59,11 @@ def _shares(mix: Mix, size: tuple[int, int], masked: bool) -> Tensor:
             result = torch.where((mix.kind == MIX_KINDS.index(kind))[:, None], kept, result)
         else:
             result[rows] = kept
+    if mix.rules:
+        pair = (mix.kind != MIX_KINDS.index("none")) & (mix.kind != MIX_KINDS.index("mosaic"))
+        label = mix.label_weight(result[:, 0])
+        said = torch.stack((label, 1 - label), dim=1)
+        result[:, :2] = torch.where(pair[:, None], said, result[:, :2])
     return result
 
 

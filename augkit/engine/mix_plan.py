@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from augkit.engine.label_rules import LabelRule
+
 MIX_KINDS = ("none", "mixup", "cutmix", "resizemix", "fmix", "mosaic")
 PLACES = 8
 """Further uniform numbers of an image in a mixing step: a mosaic's four crops, or what an fmix mask is hashed from."""
@@ -34,18 +36,24 @@ class Mix:
     """[B, PLACES] float32 uniform in [0, 1), for fmix and mosaic."""
     more: Tensor | None = None
     """[B, 2] int64: a mosaic's two further partners, positions in the batch."""
+    rules: tuple[LabelRule, ...] = ()
+    """What the document says of the labels' weights; without one labels weigh what shows."""
 
     def to(self, device: torch.device | str) -> Mix:
         """The same on another device."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
+        rules = tuple(rule.to(device) for rule in self.rules)
+        return replace(self, rules=rules, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
 
     def rows(self, rows: Tensor) -> Mix:
         """The same for some images, [N] int64 positions."""
-        return replace(self, **{name: tensor.index_select(0, rows) for name, tensor in self._tensors().items()})
+        rules = tuple(rule.rows(rows) for rule in self.rules)
+        chosen = {name: tensor.index_select(0, rows) for name, tensor in self._tensors().items()}
+        return replace(self, rules=rules, **chosen)
 
     def part(self, part: slice) -> Mix:
         """The same for the images of a slice."""
-        return replace(self, **{name: tensor[part] for name, tensor in self._tensors().items()})
+        rules = tuple(rule.part(part) for rule in self.rules)
+        return replace(self, rules=rules, **{name: tensor[part] for name, tensor in self._tensors().items()})
 
     def where(self, here: Tensor, other: Mix) -> Mix:
         """This step's numbers for the images in `here` [B], those of `other` for the rest."""
@@ -54,7 +62,16 @@ class Mix:
         for name in own.keys() & others.keys():
             mask = here.view(-1, *[1] * (own[name].dim() - 1))
             chosen[name] = torch.where(mask, own[name], others[name])
-        return replace(self, kinds=tuple(dict.fromkeys(other.kinds + self.kinds)), **chosen)
+        elsewhere = ~here
+        rules = (*(rule.gated(here) for rule in self.rules), *(rule.gated(elsewhere) for rule in other.rules))
+        return replace(self, kinds=tuple(dict.fromkeys(other.kinds + self.kinds)), rules=rules, **chosen)
+
+    def label_weight(self, kept: Tensor) -> Tensor:
+        """[B] shares that show of the images to [B] float32 in 0..1, the weights of their own labels."""
+        weight = kept
+        for rule in self.rules:
+            weight = torch.where(rule.here, rule.weight(kept), weight)
+        return weight
 
     def members(self, kind: str, masked: bool) -> tuple[Tensor, Mix]:
         """The images of one kind, [N] positions, and their numbers; masked all images, as finding them would wait."""
@@ -73,7 +90,11 @@ class Mix:
             others += self.more[i].tolist()
         where = ("pool image" if self.pooled else "image") + ("s" if len(others) > 1 else "")
         named = " and ".join(", ".join(str(other) for other in others).rsplit(", ", 1))
-        return f"{kind} with {where} {named} (keeps {self.lam[i].item():.2f})"
+        label = ""
+        if self.rules:
+            weight = self.part(slice(i, i + 1)).label_weight(self.lam[i : i + 1]).item()
+            label = f", label {weight:.2f}"
+        return f"{kind} with {where} {named} (keeps {self.lam[i].item():.2f}{label})"
 
     def _tensors(self) -> dict[str, Any]:
         held = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -16,7 +16,19 @@ from augkit.operators.base import Choice
 from augkit.operators.external import External
 from augkit.registry import Registry
 from augkit.strategy.draft import Draft
-from augkit.strategy.model import BatchStep, BranchesStep, Expr, Model, OneOfStep, OperatorStep, Probe, Step, UseStep
+from augkit.strategy.model import (
+    BatchStep,
+    BranchesStep,
+    Expr,
+    MixStep,
+    Model,
+    OneOfMix,
+    OneOfStep,
+    OperatorStep,
+    Probe,
+    Step,
+    UseStep,
+)
 
 
 def canonical(draft: Draft, registry: Registry, reads: Iterable[str] = ()) -> dict[str, Any]:
@@ -88,6 +100,13 @@ class _Writer:
             return {name: self.value(inner) for name, inner in value.items()}
         return [self.value(inner) for inner in value] if isinstance(value, tuple) else value
 
+    def mix(self, mix: MixStep | OneOfMix) -> dict[str, Any]:
+        if isinstance(mix, OneOfMix):
+            ways = [{"weight": self.value(way.weight), "mix": self.mix(way.mix)} for way in mix.alternatives]
+            return {"alternatives": ways}
+        form = self.fields(mix)
+        return form if mix.label is not None else {name: value for name, value in form.items() if name != "label"}
+
     def step(self, step: Step) -> dict[str, Any]:
         if isinstance(step, OperatorStep):
             amounts = {name: self.value(getattr(step, name)) for name in ("p", "strength", "value")}
@@ -101,5 +120,5 @@ class _Writer:
             ]
             return {"one_of": ways}
         if isinstance(step, BatchStep):
-            return {"batch": [self.value(mix) for mix in step.mixes]}
+            return {"batch": [self.mix(mix) for mix in step.mixes]}
         return {"branches" if isinstance(step, BranchesStep) else "pick": self.fields(step)}

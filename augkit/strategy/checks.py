@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from augkit.errors import ExpressionError
@@ -13,18 +13,16 @@ from augkit.strategy.build import SIGNALS
 from augkit.strategy.draft import Draft
 from augkit.strategy.expression import names
 from augkit.strategy.intervals import ANY, Interval, union
+from augkit.strategy.labels import KEPT, KEPT_IS, PARTNER, PARTNER_IS
+from augkit.strategy.mix_checks import check_mixing
 from augkit.strategy.model import (
-    BatchStep,
     BranchesStep,
     Expr,
-    MixStep,
-    OneOfMix,
     OneOfStep,
     OperatorStep,
     PickStep,
     Rule,
     Step,
-    Strategy,
     UseStep,
     located,
     step_lists,
@@ -94,14 +92,14 @@ class Checker:
             ranges={**dict.fromkeys(SIGNALS, _POSITIVE), "epochs": (1.0, math.inf)},
             constants={name: float(value) for name, value in draft.params.items()},
             sizes={"ops": len(draft.choices)} if draft.choices else {},
+            hidden={PARTNER: PARTNER_IS, KEPT: KEPT_IS},
             axes=frozenset(axes),
         )
 
     def initial(self, name: str) -> Scope:
         """For the `init` of a state: what is known before anything was drawn, and other state."""
-        hidden = dict.fromkeys(COUNTED, "nothing has been counted yet when state begins")
-        hidden.update(dict.fromkeys(self.registry.signals, hidden["seen"]))
-        hidden[name] = "it is what is being set up"
+        uncounted = dict.fromkeys([*COUNTED, *self.registry.signals], "nothing has been counted yet when state begins")
+        hidden = {**self.base.hidden, **uncounted, name: "it is what is being set up"}
         return replace(
             self.base, names={n: axes for n, axes in self.base.names.items() if n not in hidden}, hidden=hidden
         )
@@ -217,7 +215,7 @@ class Checker:
                 self.weight(alternative.weight, scope, BATCH, f"{at}.weight", (*self.draft.places[at], "weight"))
                 self.steps(alternative.steps, f"{at}.steps", scope)
         else:
-            self.batch(step, f"{path}.batch", scope)
+            check_mixing(self, step, f"{path}.batch", scope)
 
     def operator(self, step: OperatorStep, path: str, place: Place, scope: Scope) -> None:
         place = self.draft.places.get(path, place)
@@ -278,28 +276,6 @@ class Checker:
         depth = self.expression(step.depth, scope, BRANCHES, f"{path}.depth", (*place, "depth"))
         self.count(step.depth, depth, step.replace, MAX_COUNT // int(found or 1), (*place, "depth"))
 
-    def batch(self, step: BatchStep, path: str, scope: Scope) -> None:
-        for number, item in enumerate(step.mixes):
-            at = f"{path}[{number}]"
-            if isinstance(item, MixStep):
-                self.mix(item, f"{at}.{item.kind}", scope)
-                continue
-            for inner, alternative in enumerate(item.alternatives):
-                inside = f"{at}.one_of[{inner}]"
-                self.weight(
-                    alternative.weight, scope, BATCH, f"{inside}.weight", (*self.draft.places[inside], "weight")
-                )
-                self.mix(alternative.mix, f"{inside}.{alternative.mix.kind}", scope)
-
-    def mix(self, step: MixStep, path: str, scope: Scope) -> None:
-        place = self.draft.places[path]
-        self.share(step.p, scope, BATCH, f"{path}.p", (*place, "p"))
-        self.weight(step.alpha, scope, BATCH, f"{path}.alpha", (*place, "alpha"))
-        if step.share is not None:
-            self.share(step.share, scope, BATCH, f"{path}.share", (*place, "share"))
-        if step.weights is not None:
-            self.weight(step.weights, scope, ("batch", "classes"), f"{path}.weights", (*place, "weights"))
-
     # -- state and rules ----------------------------------------------------------------------------------------
 
     def state(self) -> None:
@@ -347,54 +323,3 @@ class Checker:
             if name in self.draft.state:
                 path = f"update[{number}].set.{name}"
                 self.expression(expression, scope, self.draft.state[name].axes, path, (*place, "set", name))
-
-
-def nested(steps: Iterable[Step]) -> Iterator[Strategy]:
-    """The strategies that steps use, alternatives included."""
-    for step in steps:
-        if isinstance(step, UseStep):
-            yield step.strategy
-        elif isinstance(step, OneOfStep):
-            for alternative in step.alternatives:
-                yield from nested(alternative.steps)
-
-
-def mixes_of(steps: Iterable[Step]) -> Iterator[MixStep]:
-    """Every mixing step, alternatives included."""
-    for step in steps:
-        for item in step.mixes if isinstance(step, BatchStep) else ():
-            if isinstance(item, OneOfMix):
-                yield from (alternative.mix for alternative in item.alternatives)
-            else:
-                yield item
-
-
-def reads_of(draft: Draft, typed: Mapping[str, Typed]) -> frozenset[str]:
-    """Every name that is read, by nested strategies too."""
-    own = frozenset[str]().union(*(one.reads for one in typed.values()))
-    return own.union(*(strategy.reads for strategy in _used(draft)))
-
-
-def _used(draft: Draft) -> list[Strategy]:
-    lists = step_lists(draft.pipeline, draft.views, draft.probes).values()
-    return [used for steps in lists for used in nested(steps)]
-
-
-def needs_of(draft: Draft, typed: Mapping[str, Typed], registry: Registry) -> frozenset[str]:
-    """What must be given to run the strategy, see `Strategy.needs`."""
-    own = frozenset[str]().union(*(one.reads for one in typed.values()))
-    axes: set[str] = {axis for spec in draft.state.values() for axis in spec.axes}
-    axes |= {axis for one in typed.values() for part in one.parts for axis in (*part.axes, part.axis)}
-    asking = [name for name, probe in draft.probes.items() if probe.level is None]
-    asks = bool(asking)
-    found = {
-        "class_counts": own & {"class_count", "class_rank"},
-        "epochs": "epochs" in own,
-        "index": "samples" in axes or "index" in own,
-        "group": "groups" in axes or "group" in own,
-        "pool": asks or any(mix.partner == "pool" for mix in mixes_of(draft.pipeline)),
-        "model": asks,
-        "observe": own & {"correct", "seen", "loss", *registry.signals} or len(asking) < len(draft.probes),
-        "val": own & {"val_correct", "val_seen"},
-    }
-    return frozenset(name for name, needed in found.items() if needed).union(*(s.needs for s in _used(draft)))

@@ -228,7 +228,8 @@ def _mix(strategy: Strategy, mix: MixStep | OneOfMix, path: str) -> str:
     share = f", shares from beta({alpha}, {alpha})"
     if mix.share is not None:
         share = f", keeping {_said(mix.share, typed[f'{path}.share'])} of the image"
-    return f"{mix.kind} with {partner}{_chance(mix.p, typed[f'{path}.p'])}{share}{weights}"
+    label = f", labels weighted by {_said(mix.label, typed[f'{path}.label'])}" if mix.label is not None else ""
+    return f"{mix.kind} with {partner}{_chance(mix.p, typed[f'{path}.p'])}{share}{weights}{label}"
 
 
 def _probe(strategy: Strategy, name: str) -> Iterator[str]:

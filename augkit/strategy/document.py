@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from augkit.errors import DocumentError
+from augkit.errors import DocumentError, closest
 from augkit.registry import Registry
 from augkit.strategy.build import Builder
 from augkit.strategy.canonical import canonical, digest
-from augkit.strategy.checks import Checker, needs_of, reads_of
+from augkit.strategy.checks import Checker
 from augkit.strategy.draft import Context, Draft
 from augkit.strategy.model import Facts, Strategy
+from augkit.strategy.needs import needs_of, reads_of
 from augkit.strategy.problems import Problems, TooManyError, hint, shown
 from augkit.strategy.reading import Source, read_file, read_mapping
 from augkit.strategy.timm_strings import is_timm, timm_document
@@ -93,14 +94,7 @@ class _Loading:
 
     def registered(self, name: str) -> Path:
         if name not in self.registry.strategies:
-            if name in self.registry.palettes:
-                raise DocumentError(
-                    f"{name} is a palette, not a strategy; write palette: {name} in a document that picks"
-                )
-            if name in ELSEWHERE:
-                told = f"; it comes with the distribution {ELSEWHERE[name]}, which is not installed"
-                raise DocumentError(f"there is no strategy {shown(name)}{told}.{hint('', self.registry.strategies)}")
-            raise DocumentError(f"there is no strategy {shown(name)}.{hint(name, self.registry.strategies)}")
+            raise DocumentError(_unknown(name, self.registry))
         return self.registry.strategies[name]
 
     def use(self, name: str, params: Mapping[str, Any]) -> Strategy:
@@ -154,6 +148,23 @@ class _Loading:
         if problems.found or checker is None:
             raise problems.error()
         return _finished(draft, checker, source)
+
+
+def _unknown(name: str, registry: Registry) -> str:
+    """What to say of a name that is no strategy's, but perhaps that of something else, or nearly so."""
+    if name in registry.palettes:
+        return f"{name} is a palette, not a strategy; write palette: {name} in a document that picks"
+    if name in registry.operators:
+        return f"{name} is an operator, not a strategy; write it as a step of a document, as in pipeline: [{name}]"
+    told = f"there is no strategy {shown(name)}"
+    if name in ELSEWHERE:
+        told += f"; it comes with the distribution {ELSEWHERE[name]}, which is not installed"
+        return f"{told}.{hint('', registry.strategies)}"
+    others = {**dict.fromkeys(registry.palettes, "a palette"), **dict.fromkeys(registry.operators, "an operator")}
+    other = closest(name, others) if len(name) <= 60 and not closest(name, registry.strategies) else ""
+    if other:
+        return f'{told}. Did you mean "{other}"? That is {others[other]}, not a strategy.'
+    return f"{told}.{hint(name, registry.strategies)}"
 
 
 def _finished(draft: Draft, checker: Checker, source: Source) -> Strategy:

@@ -1,9 +1,10 @@
 """Expressions: text to an immutable tree, and back.
 
-Numbers, names, arithmetic, comparisons, `and or not`, indexing with an image's own `y`, `index` or `group`, and calls
-to a fixed list of functions (`functions.py`). The reader is written by hand and knows nothing else: there are no
-attributes, strings, comprehensions or imports to refuse, and text is never given to Python. The one name with a dot
-is that of a probe's result, `answers.correct`. What the names mean is the business of `typing.py`.
+Numbers, names, arithmetic, comparisons, `and or not`, indexing with an image's own `y`, `index` or `group` or with the
+class of its `partner`, and calls to a fixed list of functions (`functions.py`). The reader is written by hand and knows
+nothing else: there are no attributes, strings, comprehensions or imports to refuse, and text is never given to Python.
+The one name with a dot is that of a probe's result, `answers.correct`. What the names mean is the business of
+`typing.py`.
 
     or < and < not < == != < <= > >= < + - < * / // % < -x < ** (from the right), as in Python
 """
@@ -25,7 +26,7 @@ MAX_TEXT = 10_000
 AXES = ("batch", "branches", "picks", "samples", "groups", "classes", "levels", "ops")
 """Every named axis, in the order of a value's dims."""
 
-INDEXES = ("y", "index", "group")
+INDEXES = ("y", "index", "group", "partner")
 RESULTS = ("correct", "drawn", "level")
 """What may follow the name of a probe and a dot."""
 WORDS = ("and", "or", "not")
@@ -71,7 +72,7 @@ class Binary:
 
 @dataclass(frozen=True)
 class Index:
-    """`x[y]`: the row of each image's own class, sample or group."""
+    """`x[y]`: the row of each image's own class, sample or group, or of its partner's class."""
 
     operand: Node
     key: str
@@ -195,7 +196,7 @@ class _Parser:
             column = self.advance().column
             key = self.advance()
             if key.text not in INDEXES:
-                raise ExpressionError("an index is `[y]`, `[index]` or `[group]`", column=key.column)
+                raise ExpressionError("an index is `[y]`, `[index]`, `[group]` or `[partner]`", column=key.column)
             self.expect("]")
             node = self.count(Index(node, key.text, column))
         return node

@@ -65,6 +65,8 @@ class Mixes:
             self.problems.add((*inner, "partner"), "a mosaic takes its partners from the batch; leave partner out")
         if name == "mosaic" and "share" in said:
             self.problems.add((*inner, "share"), "a mosaic draws where its four images meet; say alpha instead")
+        if name == "mosaic" and "label" in said:
+            self.problems.add((*inner, "label"), "a mosaic weighs four labels by their areas; leave label out")
         if "alpha" in said and "share" in said:
             self.problems.add((*inner, "share"), "say either alpha or share")
         if name == "resizemix" and not {"alpha", "share"} & set(said) and isinstance(body, dict):

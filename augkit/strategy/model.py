@@ -183,6 +183,9 @@ class MixStep(Model):
     p: Expr = Field(_expr(1), description="probability for each image")
     alpha: Expr = Field(_expr(1), description="both parameters of the beta distribution of the image's share; 0 is off")
     share: Expr | None = Field(None, description="the image's own share, 0..1, instead of one drawn by alpha")
+    label: Expr | None = Field(
+        None, description="0..1, the weight of the image's own label; `kept`, what shows of the image, unless said"
+    )
     partner: Literal["batch", "pool"] = Field("batch", description="where partners come from")
     weights: Expr | None = Field(
         None, description="relative weight of an image of each class as a partner; alike by default"

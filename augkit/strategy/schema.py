@@ -95,7 +95,7 @@ def _definitions(registry: Registry) -> Schema:
         "one_of": _one_of(_ref("step"), {"type": "array", "items": _ref("step")}),
         "use": _use(registry),
         "batch": {"type": "array", "minItems": 1, "items": _ref("mix_or_choice")},
-        "mix": _named({kind: _nullable(_model(MixStep, without=("kind",))) for kind in MIXES}, also=list(MIXES)),
+        "mix": _named({kind: _nullable(_mix(kind)) for kind in MIXES}, also=list(MIXES)),
         "mix_or_choice": {"anyOf": [_ref("mix"), _object({"one_of": _one_of_mix()}, ["one_of"])]},
         "rule": _rule(),
     }
@@ -245,6 +245,11 @@ def _one_of(single: Schema, several: Schema) -> Schema:
 def _one_of_mix() -> Schema:
     alone = {"type": "array", "items": _ref("mix"), "minItems": 1, "maxItems": 1}
     return _one_of(_ref("mix"), alone)
+
+
+def _mix(kind: str) -> Schema:
+    """A mosaic draws where its images meet, and weighs their labels by that."""
+    return _model(MixStep, without=("kind", "share", "label") if kind == "mosaic" else ("kind",))
 
 
 def _use(registry: Registry) -> Schema:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from augkit.errors import ExpressionError, nearest
+from augkit.strategy.calls import call_form, check_ragged, check_ranges, range_text
 from augkit.strategy.expression import (
     AXES,
     INDEXES,
@@ -30,9 +31,9 @@ from augkit.strategy.functions import FUNCTIONS, Function
 from augkit.strategy.intervals import ANY, OPERATIONS, Interval, clipped
 
 Axes = tuple[str, ...]
-INDEXED = {"y": "classes", "index": "samples", "group": "groups"}
-"""The axis that `x[y]`, `x[index]` and `x[group]` replace by the batch."""
-_WRITTEN = {axis: f"[{key}]" for key, axis in INDEXED.items()}
+INDEXED = {"y": "classes", "index": "samples", "group": "groups", "partner": "classes"}
+"""The axis that `x[y]`, `x[index]`, `x[group]` and `x[partner]` replace by the batch."""
+_WRITTEN = {axis: f"[{key}]" for key, axis in INDEXED.items() if key != "partner"}
 
 _EACH = {
     "batch": "image",
@@ -44,8 +45,6 @@ _EACH = {
     "samples": "sample",
     "levels": "level",
 }
-RAGGED = ("all", "any", "sum", "mean", "min", "max")
-"""What works on values with the axis levels, where a class may have fewer levels than another."""
 """What an axis counts, in words."""
 
 
@@ -66,7 +65,7 @@ class Scope:
     axes: frozenset[str] = frozenset(AXES)
     """Axes that exist for this document."""
     indices: bool = False
-    """Whether there is an image, with its own `y`, `index` and `group`."""
+    """Whether there is an image, with its own `y`, `index` and `group`; `partner` where it is not hidden."""
     random: bool = True
     """Whether random calls are allowed."""
     along: str = ""
@@ -80,7 +79,7 @@ class Typed:
     """An expression that was checked. Its value has exactly `axes` as dims, in canonical order."""
 
     kind: str
-    """`number`, `name`, `image` (a bare y, index or group), `index`, or `call` (operators are calls too)."""
+    """`number`, `name`, `image` (a bare y, index, group or partner), `index`, or `call` (operators are calls too)."""
     name: str
     """Of the name, the index, the operator or the function."""
     axes: Axes
@@ -109,7 +108,7 @@ class Typed:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names it reads while things run, `y`, `index` and `group` included; not params."""
+        """The names it reads while things run, `y`, `index`, `group` and `partner` included; not params."""
         return frozenset(part.name for part in self.parts if part.kind in ("name", "image", "index"))
 
     @property
@@ -210,7 +209,8 @@ class _Checker:
         if node.name in FUNCTIONS and node.name not in scope.names:
             signature = FUNCTIONS[node.name].signature
             raise ExpressionError(f"`{node.name}` is a function: {signature}", column=node.column)
-        known = {*scope.names, *scope.constants, *(INDEXES if scope.indices else ())}
+        indices = {*INDEXES} - {*scope.hidden} if scope.indices else set()
+        known = {*scope.names, *scope.constants, *indices}
         raise ExpressionError(f'there is no name "{node.name[:60]}".{_hint(node.name, known)}', column=node.column)
 
     def need_image(self, name: str, column: int) -> None:
@@ -241,7 +241,7 @@ class _Checker:
             raise ExpressionError(
                 f'there is no function "{node.function[:60]}".{_hint(node.function, FUNCTIONS)}', column=node.column
             )
-        function, axis, given = _form(node, function, self.scope.along)
+        function, axis, given = call_form(node, function, self.scope.along)
         if not function.least <= len(given) <= function.most:
             raise ExpressionError(f"`{function.signature}` does not take {len(given)} arguments", column=node.column)
         if axis:
@@ -252,9 +252,9 @@ class _Checker:
         ranges = [(part.low, part.high) for part in arguments]
         low, high = _sane(*function.interval(ranges, self.scope.sizes.get(axis)))
         if axis == "levels" or (axis and any("levels" in part.axes for part in arguments)):
-            _check_ragged(node, function, axis, arguments)
+            check_ragged(node, function, axis, arguments)
             low, high = min(low, 0.0), max(high, 0.0)  # where no cell was drawn
-        _check_ranges(node, function, ranges)
+        check_ranges(node, function, ranges)
         return Typed("call", function.name, axes, low, high, arguments, axis, site, _probes(axes, arguments))
 
     def need_axis(self, axis: str, column: int) -> None:
@@ -319,57 +319,9 @@ class _Checker:
         return ordered(axes)
 
 
-def _form(node: Call, function: Function, along: str) -> tuple[Function, str, tuple[Node, ...]]:
-    """The function, its axis (`over=`, the last argument of `onehot`, or the place's own) and its other arguments."""
-    given, axis = node.arguments, node.over or ""
-    if function.shape == "along" and function.draws:
-        axis = axis or along
-    if function.name in ("min", "max") and axis:
-        function = Function(
-            function.name, f"{function.name}(x, over=axis)", "", "reduce", 1, 1, lambda ranges, size: ranges[0]
-        )
-    if function.shape == "onehot" and not axis and len(given) == 2 and isinstance(given[1], Name):
-        axis, given = given[1].name, given[:1]
-    if function.shape == "each" and axis:
-        raise ExpressionError(f"`{function.signature}` takes no `over=`", column=node.column)
-    if function.shape != "each" and not axis:
-        raise ExpressionError(f"`{function.signature}` needs the axis", column=node.column)
-    return function, axis, given
-
-
-def _check_ragged(node: Call, function: Function, axis: str, arguments: Sequence[Typed]) -> None:
-    if function.name not in RAGGED:
-        raise ExpressionError(
-            f"`{function.name}` does not work along {axis} of a value over levels, since a class may have fewer levels"
-            f" than another; {', '.join(RAGGED[:-1])} and {RAGGED[-1]} do",
-            column=node.column,
-        )
-    if axis == "levels" and not any(part.probes for part in arguments):
-        raise ExpressionError("a value over levels has a probe's results in it, and this has none", column=node.column)
-
-
-def _check_ranges(node: Call, function: Function, ranges: Sequence[Interval]) -> None:
-    """Arguments that cannot be meant."""
-    if function.name == "randint" and ranges[1][1] <= ranges[0][0]:
-        raise ExpressionError(
-            "`randint(low, high)` draws below high, so high must be larger than low", column=node.column
-        )
-    if function.name == "bernoulli" and (ranges[0][0] > 1 or ranges[0][1] < 0):
-        raise ExpressionError(f"`bernoulli(p)`: p is {_interval(ranges[0])}, never within 0..1", column=node.column)
-    if function.name in ("beta", "dirichlet") and any(high <= 0 for _, high in ranges):
-        raise ExpressionError(f"`{function.signature}` takes positive numbers", column=node.column)
-    if function.name == "quantile" and (ranges[1][0] > 1 or ranges[1][1] < 0):
-        raise ExpressionError(f"`quantile`: q is {_interval(ranges[1])}, never within 0..1", column=node.column)
-
-
-def _interval(interval: Interval) -> str:
-    low, high = interval
-    return f"{low:g}" if low == high else f"{low:g}..{high:g}"
-
-
 def interval_text(typed: Typed) -> str:
     """The range of an expression for a message: `2`, or `-1..0.5`."""
-    return _interval((typed.low, typed.high))
+    return range_text((typed.low, typed.high))
 
 
 def _union(arguments: Sequence[Typed]) -> Axes:
