@@ -134,7 +134,7 @@ class Training:
         try:
             return self.compiled(inputs)
         except TorchDynamoException as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = " ".join(str(error).split("\n")[:2]).strip()
             raise AugkitError(
                 f'compile: true does not work with "{self.recipe.model.name}" here ({reason}); set compile to false'
             ) from error
