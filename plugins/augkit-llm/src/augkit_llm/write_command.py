@@ -2,15 +2,174 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from augkit.cli.output import fail, note
+from augkit.errors import AugkitError
+
+if TYPE_CHECKING:
+    from augkit.registry import Registry
+    from augkit_llm.models import Model, Question, Reply
+    from augkit_llm.writing import Written
 
 
 def write(
     wish: Annotated[str, typer.Argument(metavar="WISH", help="What the strategy should do, in a sentence.")],
+    llm: Annotated[
+        str, typer.Option(metavar="NAME", help="A model of litellm, local, transcript:FILE.jsonl, or none for chance.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The strategy to write (.yaml).")],
+    data: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Tell the model the counts and sizes of a recipe's data.")
+    ] = None,
+    names: Annotated[bool, typer.Option("--names", help="Tell it the names of the classes, too.")] = False,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Show it a few training images of each class.")] = False,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder of templates that replace ours.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="Of the model.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another strategy, where a model takes one.")] = 0,
+    repairs: Annotated[int, typer.Option(min=0, max=2, help="How often faults go back to the model.")] = 2,
+    rendering: Annotated[
+        str | None, typer.Option(help="strict, small or text: the form of replies, instead of what the model can do.")
+    ] = None,
+    budget_usd: Annotated[float | None, typer.Option(min=0, help="What all questions together may cost.")] = None,
+    usd_per_mtok: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="USD for a million tokens, where litellm knows no price.")
+    ] = None,
+    api_base: Annotated[
+        str | None, typer.Option(help="A server that speaks OpenAI's protocol, for openai/NAME.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one reply.")] = 300.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Let a language model write a strategy."""
+    """Let a language model write a strategy.
+
+    What it writes is read like any other document, and goes back to it with its faults at most twice. Say in a
+    sentence what you want; what the strategy does is printed in words.
+
+    \b
+        augkit write "gentle on rare classes, never flip vertically" --llm openai/gpt-5-mini --out mine.yaml
+        augkit write "strong on frequent classes" --llm local --out mine.yaml --data cifar100-lt
+        augkit write "" --llm none --seed 3 --out chance.yaml
+    """
+    from augkit.plugins import registry
+    from augkit_llm.models import Options, open_model, parse_price
+
+    _check_out(out, force)
+    found = registry()
+    if llm == "none":
+        _save(out, *_by_chance(seed, found), found)
+        return
+    priced = budget_usd is not None
+    options = Options(_rendering(rendering), api_base, parse_price(usd_per_mtok), priced, timeout)
+    model = open_model(llm, options)
+    if getattr(model, "remark", ""):
+        note(model.remark)  # type: ignore[attr-defined]
+    request = _request(wish, data, names, sheet, seed, model, found)
+    ask = _within(model, budget_usd)
+    how: dict[str, Any] = {"repairs": repairs, "ask": ask, "folder": prompts, "temperature": temperature}
+    document, told = _by_model(model, request, found, how)
+    _save(out, document, [f"wish: {wish}", f"written by {llm}", told], found)
+
+
+def _check_out(out: Path, force: bool) -> None:
+    if out.suffix not in (".yaml", ".yml"):
+        raise AugkitError(f"a strategy is a file that ends in .yaml, not {out.name}")
+    if out.exists() and not force:
+        raise AugkitError("this file is there already; choose another name, or replace it with --force", file=out)
+
+
+def _rendering(given: str | None) -> Any:
+    from augkit_llm.models import RENDERINGS, ModelError
+
+    if given is not None and given not in RENDERINGS:
+        raise ModelError(f'--rendering is one of {", ".join(RENDERINGS)}, not "{given}"')
+    return given
+
+
+def _save(out: Path, document: dict[str, Any], header: list[str], found: Registry) -> None:
+    from augkit.strategy.describe import words
+    from augkit_llm.files import write_document
+
+    strategy = write_document(out, document, found, [time.strftime("%Y-%m-%d"), *header])
+    print(f"{words(strategy)}\n\n{header[-1]}\n{out}")
+
+
+def _by_chance(seed: int, found: Registry) -> tuple[dict[str, Any], list[str]]:
+    import numpy as np
+
+    from augkit_llm.propose import random_document
+
+    note("none reads no wish: the strategy is drawn at random")
+    return random_document(np.random.default_rng(seed), found), [f"drawn at random, seed {seed}"]
+
+
+def _request(wish: str, data: str | None, names: bool, sheet: bool, seed: int, model: Model, found: Registry) -> Any:
+    from augkit_llm.writing import Request
+
+    if (names or sheet) and data is None:
+        raise AugkitError("--names and --sheet are about data: name a recipe with --data")
+    if not wish.strip() and data is None:
+        raise AugkitError("say in a sentence what the strategy should do, or name a recipe with --data")
+    if sheet and getattr(model, "sees", False) is False:
+        raise AugkitError(f"{model.name} sees no images; leave out --sheet")
+    facts = None
+    if data is not None:
+        from augkit_llm.data_facts import data_facts
+
+        facts = data_facts(data, found, names=names, sheet=sheet)
+    return Request(wish.strip(), "initial", facts, key="write", seed=seed)
+
+
+def _by_model(model: Model, request: Any, found: Registry, how: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The document and what it cost; where there is none, the faults are told and the command ends."""
+    from augkit_llm.writing import write as ask_for
+
+    written = ask_for(model, request, registry=found, **how)
+    told = _cost(written, model.name)
+    if written.document is not None:
+        return written.document, told
+    for number, attempt in enumerate(written.attempts, 1):
+        for line in (attempt.error or "").splitlines():
+            note(f"reply {number}: {line}")
+    note(told)
+    tries = "the reply was no" if len(written.attempts) == 1 else f"none of {len(written.attempts)} replies was a"
+    fail(f"{tries} valid strategy; try another model")
+    raise typer.Exit(2)
+
+
+def _within(model: Model, budget: float | None) -> Callable[[Question], Reply]:
+    """Asks while the most that a question can cost is left of the budget."""
     from augkit_llm.models import ModelError
 
-    raise ModelError(f"no model can be asked for {wish!r} yet")
+    spent = 0.0
+
+    def ask(question: Question) -> Reply:
+        nonlocal spent
+        most = model.estimate(question)[1]
+        if budget is not None and spent + most > budget:
+            raise ModelError(
+                f"the next question can cost {most:.4f} USD and {budget - spent:.4f} of the budget is left: "
+                "raise --budget-usd"
+            )
+        reply = model.ask(question)
+        spent += reply.usd
+        return reply
+
+    return ask
+
+
+def _cost(written: Written, name: str) -> str:
+    replies = [attempt.reply for attempt in written.attempts if attempt.reply is not None]
+    asked, answered = (
+        sum(getattr(reply, part) for reply in replies) for part in ("prompt_tokens", "completion_tokens")
+    )
+    number = f"{len(replies)} {'reply' if len(replies) == 1 else 'replies'}"
+    seconds = sum(reply.seconds for reply in replies)
+    return f"cost: {written.usd:.4f} USD, {asked:,} tokens in, {answered:,} out, {number} of {name} in {seconds:.1f} s"
