@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -68,9 +69,7 @@ def check(plan: Plan, policy: Policy) -> None:
         assert value.isfinite().all(), name
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(st.data())
-def test_every_valid_document_runs_and_resumes(data: st.DataObject) -> None:
+def runs_and_resumes(data: st.DataObject) -> None:
     policy = load(data.draw(documents(REGISTRY, samples=True)))
     policy.strategy = policy.strategy
     for start in (0, 5):
@@ -84,3 +83,16 @@ def test_every_valid_document_runs_and_resumes(data: st.DataObject) -> None:
     resumed.load_state_dict(kept)
     _, out_again, labels_again = step(resumed, 7, 3)
     assert torch.equal(out, out_again) and torch.equal(labels, labels_again)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(st.data())
+def test_a_valid_document_runs_and_resumes(data: st.DataObject) -> None:
+    runs_and_resumes(data)
+
+
+@pytest.mark.slow
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(st.data())
+def test_every_valid_document_runs_and_resumes(data: st.DataObject) -> None:
+    runs_and_resumes(data)
