@@ -99,6 +99,20 @@ def test_threads_change_nothing() -> None:
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
+def test_torch_works_alone_in_the_threads_and_as_before_outside() -> None:
+    """Torch's further threads spin after each small operation and would take the cores from ours."""
+    code = (
+        "import torch; torch.set_num_threads(3)\n"
+        "from augkit.engine.opencv import _pool\n"
+        "assert set(_pool(3).map(lambda _: torch.get_num_threads(), range(30))) == {1}\n"
+        "assert torch.get_num_threads() == 3\n"
+        "import threading; found = []\n"
+        "thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))\n"
+        "thread.start(); thread.join(); assert found == [3]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 def test_several_callers_at_once() -> None:
     images = photos(64, 20)
     plans = [random_plan(EVERY, 20, 2, seed=seed) for seed in range(6)]

@@ -43,6 +43,11 @@ def move(
     return None
 
 
+def flat(planes: Array) -> Array:
+    """[C, H, W] to [C * H, W]: one call of OpenCV where rows and planes do not matter."""
+    return planes.reshape(-1, planes.shape[2])
+
+
 def _pairs(image: Array, out: Array, packed: bool) -> Iterator[tuple[Array, Array]]:
     """What OpenCV takes at once: the packed image, or plane by plane."""
     return iter([(image, out)]) if packed else zip(image, out, strict=True)
@@ -52,8 +57,11 @@ def _flip(image: Array, packed: bool, sideways: bool, over: bool, take: Take) ->
     if not (sideways or over):
         return image
     out = take(image.shape)
+    if sideways and not packed and not over:
+        cv2.flip(flat(image), 1, flat(out))
+        return out
     for source, target in _pairs(image, out, packed):
-        cv2.flip(source, -1 if sideways and over else int(sideways), dst=target)
+        cv2.flip(source, -1 if sideways and over else int(sideways), target)
     return out
 
 
@@ -70,7 +78,7 @@ def _shift(image: Array, packed: bool, x: float, y: float, resample: str, take: 
     out.fill(0)
     if between_x or between_y:
         axis = first + 1 if between_x else first
-        _between(image, out, packed, axis, x or y, image.shape[axis])
+        _between(image, out, axis, x or y)
         return out
     into, out_of = [slice(None)] * 3, [slice(None)] * 3
     for axis, start, extent in ((first, int(y), height), (first + 1, int(x), width)):
@@ -80,27 +88,25 @@ def _shift(image: Array, packed: bool, x: float, y: float, resample: str, take: 
     return out
 
 
-def _between(image: Array, out: Array, packed: bool, axis: int, start: float, extent: int) -> None:
+def _between(image: Array, out: Array, axis: int, start: float) -> None:
     """`out` at p along an axis shows `image` between p + floor(start) and the pixel after it; one may be the border."""
-    floor = math.floor(start)
+    floor, extent = math.floor(start), image.shape[axis]
     part = start - floor
     low, high = max(0, -floor), min(extent, extent - 1 - floor)  # where both neighbours exist
+    rows, step = math.prod(image.shape[:axis]), math.prod(image.shape[axis + 1 :])
+    source, target = image.reshape(rows, -1), out.reshape(rows, -1)  # pixels next to each other are `step` apart
 
     def at(array: Array, begin: int, end: int) -> Array:
-        index = [slice(None)] * 3
-        index[axis] = slice(begin, end)
-        return array[tuple(index)]
+        return array[:, begin * step : end * step]
 
     if high > low:
-        left, right = at(image, low + floor, high + floor), at(image, low + floor + 1, high + floor + 1)
-        into = at(out, low, high)
-        for (one, target), (other, _) in zip(_pairs(left, into, packed), _pairs(right, into, packed), strict=True):
-            cv2.addWeighted(one, 1 - part, other, part, -HALF, dst=target)
+        left, right = at(source, low + floor, high + floor), at(source, low + floor + 1, high + floor + 1)
+        cv2.addWeighted(left, 1 - part, right, part, -HALF, at(target, low, high))
     # within half a pixel of the frame the border continues
     if part >= HALF and 0 <= low - 1 < extent:
-        at(out, low - 1, low)[...] = at(image, 0, 1)
+        at(target, low - 1, low)[...] = at(source, 0, 1)
     if part < HALF and 0 <= high < extent:
-        at(out, high, high + 1)[...] = at(image, extent - 1, extent)
+        at(target, high, high + 1)[...] = at(source, extent - 1, extent)
 
 
 def _crop(

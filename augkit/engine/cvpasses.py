@@ -6,13 +6,13 @@ Warps are faster on packed pixels, everything else on planes; turning one into t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from augkit.engine.cvmoves import HALF, Array, move
+from augkit.engine.cvmoves import HALF, Array, flat, move
 from augkit.engine.plan import ImageSettings
 
 BORDERS = {"black": cv2.BORDER_CONSTANT, "mean": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT}
@@ -57,21 +57,19 @@ class Canvas:
         self.image, self.packed, self.owned = image, packed, True
 
     def planes(self) -> Array:
-        """[C, H, W]; four planes when the image was packed as four."""
+        """[C, H, W]; what was added for packing is left out."""
         if self.packed:
             height, width, channels = self.image.shape
             out = self.scratch.take((channels, height, width))
             cv2.split(self.image, list(out))
             self.put(out, packed=False)
-        return self.image
+        return self.image[: self.channels]
 
     def pack(self) -> Array:
         """[H, W, C], with a fourth channel beside three: OpenCV warps four in 90 us where it takes 155 us for three."""
-        planes = [] if self.packed else list(self.image)
-        if self.packed and self.image.shape[2] == 3:
-            planes = list(self.planes())
-        if not planes:
+        if self.packed and self.image.shape[2] != 3:
             return self.image
+        planes = list(self.planes())
         if len(planes) == 3:
             planes.append(planes[2])
         out = self.scratch.take((*planes[0].shape, len(planes)))
@@ -110,7 +108,7 @@ class Canvas:
 
     def opaque(self, function: Callable[..., Array], value: float, options: Mapping[str, Any]) -> None:
         """Through an opaque operator's form for one image; see `augkit.operators.host`."""
-        planes = self.planes()[: self.channels]
+        planes = self.planes()
         out = self.scratch.take(planes.shape)
         np.copyto(out, function(planes, value, **options))  # it may have given back what it was given
         self.put(out, packed=False)
@@ -124,7 +122,7 @@ class Canvas:
         """Mix three channels by [3, 4]."""
         rounded = matrix.copy()
         rounded[:, 3] -= HALF
-        planes = self.planes()[:3]
+        planes = self.planes()
         size = planes.shape[1:]
         mixed = self.scratch.take((*size, 3))
         out = self.scratch.take((*size, 3))
@@ -170,17 +168,21 @@ class Canvas:
         if name == "means":
             if self.packed:
                 return np.array(cv2.mean(self.image)[: self.channels])
-            return np.array([cv2.mean(plane)[0] for plane in self.image[: self.channels]])
-        planes = self.planes()[: self.channels]
+            return np.array([cv2.mean(plane)[0] for plane in self.planes()])
+        planes = self.planes()
         if name == "extremes":
             return np.array([cv2.minMaxLoc(plane)[:2] for plane in planes], np.float32)
         return np.stack([cv2.calcHist([plane], [0], None, [256], [0, 256]).reshape(256) for plane in planes])
 
-    def leave(self, into: Array, table: Array | None) -> None:
-        """Write the image into [C, H, W] of bytes, or of numbers through a `table` [C, 256] of their dtype."""
+    def leave(self, into: Array, table: Array | None, line: Sequence[tuple[float, float]] = ()) -> None:
+        """Write the image into [C, H, W] of bytes, or of numbers: through a `table` [C, 256] of their dtype, or as each
+        channel's `line` (scale, shift) says, which takes two thirds of the time."""
         planes = self.planes()[: len(into)]
         if table is not None:
-            _through(planes, table, into)
+            _through(planes, table[: len(into)], into)
+        elif line:
+            for plane, target, (scale, shift) in zip(planes, into, line, strict=True):
+                cv2.addWeighted(plane, scale, plane, 0, shift, target, cv2.CV_32F)
         else:
             np.copyto(into, planes)
         if self.owned:
@@ -221,6 +223,8 @@ def compose(first: Array | None, then: Array) -> Array:
 
 
 def _through(planes: Array, table: Array, into: Array) -> None:
-    last = len(table) - 1
-    for number, plane in enumerate(planes):
-        cv2.LUT(plane, table[min(number, last)], dst=into[number])
+    if len(table) == 1:
+        cv2.LUT(flat(planes), table, flat(into))
+        return
+    for plane, each, target in zip(planes, table, into, strict=True):
+        cv2.LUT(plane, each, target)

@@ -6,10 +6,13 @@ The threads share the one Plan that the caller drew: no worker process holds a p
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from threading import Barrier
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -44,8 +47,9 @@ from augkit.operators.host import HOST
 
 LONGEST = 32_000
 """Pixels a side up to which OpenCV works."""
-CHUNK = 4
-"""Images that a thread takes at a time."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def execute(
@@ -75,8 +79,10 @@ def execute(
         apart = apart | (kinds < 0).all(1)  # untouched floats stay exact
     work = images.expand(-1, 3, -1, -1) if rgb else images
     work = work if work.dtype == torch.uint8 else batched.to_work(work, recycled)
+    threads = torch.get_num_threads()
     with _single_threaded():
-        _Run(plan, work, result, out).run((~apart).nonzero()[:, 0].tolist())
+        [run] = _each(threads, lambda out: _Run(plan, work, result, out), [out])
+        run.run((~apart).nonzero()[:, 0].tolist(), threads)
     rows = apart.nonzero()[:, 0]
     if len(rows):
         result[rows] = batched.execute(images[rows], plan.select(rows), out=out)
@@ -114,19 +120,21 @@ class _Run:
         self.choice, self.stage = plan.choice.tolist(), schedule(plan, self.lowered, self.size).stage.tolist()
         self.kernels = {k: (w.numpy(), b.tolist(), border) for k, (w, b, border) in self.lowered.kernels.items()}
         self.into = _bits(result).numpy()
-        self.numbers = _numbers(result.dtype, out, result.shape[1])
+        self.numbers, self.line = _numbers(result.dtype, out, result.shape[1])
         self.images: dict[int, _Image] = {}
         self.scratch = Scratch()
 
-    def run(self, rows: list[int]) -> None:
+    def run(self, rows: list[int], threads: int) -> None:
         """Bring these images to their end."""
         self.images = {row: self._image(row) for row in rows}
         while rows:
-            chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-            threads = min(torch.get_num_threads(), len(chunks))
-            done = _pool(threads).map(self._advance, chunks) if threads > 1 else map(self._advance, chunks)
-            rows = [row for waiting in done for row in waiting]
-            self._settle(rows)
+            left = deque(rows)
+            waiting = _each(threads, self._advance, [left] * min(threads, len(rows)))
+            rows = [row for part in waiting for row in part]
+            groups: dict[int, list[int]] = {}
+            for row in rows:
+                groups.setdefault(self.images[row].asked[0], []).append(row)
+            _each(threads, self._settle, groups.values())
 
     def _image(self, row: int) -> _Image:
         """The image with its slots in the order of their stages."""
@@ -136,9 +144,16 @@ class _Run:
             iter([(stage % len(KINDS), s) for stage, s in slots]),
         )
 
-    def _advance(self, rows: list[int]) -> list[int]:
-        """Run each image as far as it goes; those that wait for a table."""
-        return [row for row in rows if not self._finish(row, self.images[row])]
+    def _advance(self, left: deque[int]) -> list[int]:
+        """Run images as far as they go, until none is left; those that wait for a table."""
+        waiting: list[int] = []
+        while True:
+            try:
+                row = left.popleft()  # one step for the interpreter
+            except IndexError:
+                return waiting
+            if not self._finish(row, self.images[row]):
+                waiting.append(row)
 
     def _finish(self, row: int, image: _Image) -> bool:
         """Whether the image came to its end."""
@@ -156,9 +171,9 @@ class _Run:
             else:
                 image.table = compose(image.table, self.rows[TONE][self.place[row][slot]])
         table = image.table
-        if self.numbers is not None:
+        if self.numbers is not None and (table is not None or not self.line):
             table = compose(table, self.numbers)
-        image.canvas.leave(self.into[row], table)
+        image.canvas.leave(self.into[row], table, self.line)
         del self.images[row]
         return True
 
@@ -184,17 +199,14 @@ class _Run:
             source = maps(self.plan.choices[k], self.plan.value[row, at], self.plan.u[row, at], self.size)
             canvas.remap(source[0].numpy(), self.settings)
 
-    def _settle(self, rows: list[int]) -> None:
-        """Make the tables that these images wait for, one call an operator."""
-        groups: dict[int, list[int]] = {}
-        for row in rows:
-            groups.setdefault(self.images[row].asked[0], []).append(row)
-        for k, members in groups.items():
-            slots = torch.tensor([self.images[row].asked[1] for row in members])
-            at, seen = torch.tensor(members), self._seen(k, members)
-            made = tables(self.plan.choices[k], self.plan.value[at, slots], self.plan.u[at, slots], self.size, seen)
-            for row, table in zip(members, made.numpy(), strict=True):
-                self.images[row].fresh = table
+    def _settle(self, members: list[int]) -> None:
+        """Make the tables that these images wait for, all of one operator."""
+        k = self.images[members[0]].asked[0]
+        slots = torch.tensor([self.images[row].asked[1] for row in members])
+        at, seen = torch.tensor(members), self._seen(k, members)
+        made = tables(self.plan.choices[k], self.plan.value[at, slots], self.plan.u[at, slots], self.size, seen)
+        for row, table in zip(members, made.numpy(), strict=True):
+            self.images[row].fresh = table
 
     def _seen(self, k: int, members: list[int]) -> Tensor:
         """The statistic that operator k asks for, of these images as the tables that wait would leave them."""
@@ -215,17 +227,42 @@ def _bits(result: Tensor) -> Tensor:
     return result.view(torch.int16) if result.dtype in (torch.bfloat16, torch.float16) else result
 
 
-def _numbers(dtype: torch.dtype, out: Output | None, channels: int) -> Array | None:
-    """What each byte becomes [C, 256]; None where bytes stay bytes."""
+def _numbers(dtype: torch.dtype, out: Output | None, channels: int) -> tuple[Array | None, list[tuple[float, float]]]:
+    """What each byte becomes [C, 256], and the same as scale and shift of each channel where OpenCV can work with them;
+    neither where bytes stay bytes."""
     if dtype == torch.uint8:
-        return None
+        return None, []
     scale, shift = (out or Output()).scale_and_shift(channels, torch.device("cpu"))
-    return _bits((torch.arange(256.0) * scale[:, None] + shift[:, None]).to(dtype)).numpy()
+    table = _bits((torch.arange(256.0) * scale[:, None] + shift[:, None]).to(dtype)).numpy()
+    straight = dtype == torch.float32
+    return table, list(zip(scale.tolist(), shift.tolist(), strict=True)) if straight else []
+
+
+def _each(threads: int, function: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+    """What the function makes of each item, on so many threads."""
+    return list(map(function, items) if threads == 1 else _pool(threads).map(function, items))
 
 
 @lru_cache(maxsize=8)
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="augkit")
+    """Threads in which torch works alone.
+
+    Where it has two threads, even a small operation wakes the other, which then spins for 3 ms in wait of the next one:
+    with several a batch that took as much time from our threads as they had gained.
+    """
+    before, ready = torch.get_num_threads(), Barrier(threads + 1)
+
+    def alone() -> None:
+        torch.get_num_threads()  # or the first operation would undo what comes next
+        torch.set_num_threads(1)  # of this thread, and of those that begin before it is set again below
+        ready.wait()
+
+    pool = ThreadPoolExecutor(threads, "augkit", initializer=alone)
+    for _ in range(threads):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(before)
+    return pool
 
 
 if hasattr(os, "register_at_fork"):  # threads do not live on in a forked process
