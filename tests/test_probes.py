@@ -24,9 +24,10 @@ from probe_parts import (
 )
 from scipy.stats import chisquare
 from strategies_gen import Box
-from torch import nn
+from torch import Tensor, nn
 
-from augkit import Policy
+from augkit import Policy, answers
+from augkit.learning import probes
 from augkit.learning.probe_pool import ProbePool
 from augkit.strategy.evaluate import evaluate
 from augkit.strategy.expression import parse
@@ -204,6 +205,22 @@ def test_batches_are_large_and_all_but_the_last_of_one_size() -> None:
     policy.memory.values[""]["depth"] = torch.full((4,), 5.0)
     policy.begin_epoch()
     assert oracle.sizes == [64] * (4 * 210 // 64) + [4 * 210 % 64] and policy.probe_images == 840
+
+
+def test_images_are_augmented_in_pieces_of_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces, oracle, original = list[int](), Oracle(MIXED), answers.execute
+
+    def noted(made: Tensor, *rest: Any, **more: Any) -> Tensor:
+        pieces.append(len(made))
+        return original(made, *rest, **more)
+
+    monkeypatch.setattr(answers, "execute", noted)
+    monkeypatch.setattr(probes, "AUGMENTED", 200 * 6 * 16)
+    policy = asked(SHIFTS, oracle, batch=64)
+    policy.memory.values[""]["depth"] = torch.full((4,), 5.0)
+    policy.begin_epoch()
+    assert pieces == [192] * 4 + [72]  # three batches of 64 are the most within 200 images
+    assert oracle.sizes == [64] * 13 + [8]
 
 
 def test_what_stands_around_the_strategy_runs_as_in_training_and_its_own_steps_do_not() -> None:

@@ -42,6 +42,7 @@ class Scripted:
         original, take = probes.draw, ProbePool.take
 
         def noted(*args: Any, **options: Any) -> Plan:
+            self.told = 0
             self.plans.append(original(*args, **options))
             return self.plans[-1]
 
@@ -60,7 +61,8 @@ class Scripted:
         self.rows.clear()
 
     def __call__(self, output: Tensor, targets: Tensor) -> Tensor:
-        levels = operators(self.plans[-1])
+        levels = operators(self.plans[-1])[self.told : self.told + len(targets)]  # a plan may be several batches
+        self.told += len(targets)
         assert len(levels) == len(targets) == len(output)
         said = [self.one(c, level) for c, level in zip(targets.tolist(), levels.tolist(), strict=True)]
         return torch.tensor(said)
