@@ -158,7 +158,7 @@ def test_every_kind_of_image(traced: None, kind: str, out: Output | None) -> Non
 
 def test_results_that_are_kept_stay_as_they_are(traced: None) -> None:
     images = photos(16, 8)
-    plans = [random_plan(tuple(map(choice, SMALL)), 8, 2, seed=seed) for seed in range(3)]
+    plans = [random_plan(tuple(map(choice, FEW)), 8, 2, seed=seed) for seed in range(3)]
     plans = [plans[0], *(Plan(plans[0].choices, *list(vars(plan).values())[1:]) for plan in plans[1:])]
     for out in (None, IMAGENET):
         kept = [(compiled.execute(images, plan, out=out), plan) for plan in plans]
