@@ -13,6 +13,7 @@ from timm.data import auto_augment as timm
 
 from augkit import Policy
 from augkit.operators.tables import PALETTES
+from augkit.operators.tone import solarize, solarize_add
 from augkit.registry import Registry
 from augkit.strategy.choices import MAX_OPERATORS
 from augkit.strategy.document import load_strategy
@@ -35,9 +36,15 @@ def entries(palette: str) -> list[tuple[str, dict[str, Any]]]:
     return [(entry, {}) if isinstance(entry, str) else next(iter(entry.items())) for entry in PALETTES[palette]]
 
 
-def effective(name: str, value: float) -> float:
-    """What the operator makes of a value: whole bits, at least 1."""
-    return float(max(1, int(value + 1e-3))) if name == "posterize" else value
+def effective(name: str, value: float, *, whole: bool = False) -> float:
+    """What the operator makes of a value: whole bits, at least 1; a threshold and an addition in whole numbers."""
+    if name == "posterize":
+        return float(max(1, int(value + 1e-3)))
+    if name in ("solarize", "solarize_add"):
+        operator = {"solarize": solarize, "solarize_add": solarize_add}[name]
+        table = operator.function(torch.tensor([value]), **({"whole": True} if whole else {}))[0, 0]
+        return float(table[0] if name == "solarize_add" else (table == torch.arange(256)).sum())
+    return value
 
 
 @pytest.mark.parametrize("palette", sorted(PALETTES))
@@ -89,12 +96,11 @@ def test_timm15_is_timms(palette: str, names: list[str], magnitude: float, monke
             monkeypatch.setattr(random, "random", lambda drawn=drawn: drawn)
             theirs.add(float(function(magnitude, timm._HPARAMS_DEFAULT)[0]))
         ours = sides(limits, magnitude / 10, 1.0 if "Increasing" in name else 0.0)
-        # timm cuts thresholds and additions to whole numbers, and 0 bits are black there, here 1 bit is the least
-        tolerance = 1.0 if own in ("solarize", "solarize_add") else 1e-6
-        ours = {effective(own, value) for value in ours}
+        # 0 bits are black in timm, here 1 bit is the least
+        ours = {effective(own, value, whole=limits.get("whole", False)) for value in ours}
         theirs = {max(1.0, value) if own == "posterize" else value for value in theirs}
         for one, other in zip(sorted(ours), sorted(theirs), strict=True):
-            assert one == pytest.approx(other, abs=tolerance), (own, magnitude)
+            assert one == pytest.approx(other, abs=1e-6), (own, magnitude)
 
 
 @pytest.mark.parametrize("level", [0.1, 1, 2.5, 3, 5, 7.4, 10])
@@ -108,7 +114,7 @@ def test_augmix_is_the_papers(level: float) -> None:
         if name == "posterize":
             assert effective(name, value) == max(1, 4 - int(level * 4 / 10))
         elif name == "solarize":
-            assert value == pytest.approx(256 - int(level * 256 / 10), abs=1)
+            assert effective(name, value) == 256 - int(level * 256 / 10)
         else:
             assert value == pytest.approx(level / 10 * most[name], abs=1e-6)
             assert limits["signed"]
