@@ -15,7 +15,7 @@ from augkit.errors import StateError
 from augkit.lab import folder as files
 from augkit.lab import jobs as spread
 from augkit.lab import paired
-from augkit.lab.grid import DONE, GRID, LOGS, RUNS, Cell, Grid, check_folder, settle, tasks, try_out
+from augkit.lab.grid import DONE, LOGS, RUNS, Cell, Grid, check_folder, settle, settled, tasks, try_out
 from augkit.lab.intensity import INTENSITY
 from augkit.lab.metrics import GROUPS
 from augkit.lab.tables import write_tables
@@ -41,7 +41,8 @@ def compare(
 
     Args:
         grid: of `augkit.lab.grid.plan`.
-        out: the folder. One that holds a part of this grid is gone on with; finished runs are not repeated.
+        out: the folder. One that holds this grid, or a smaller one of the same recipe and data, is gone on with;
+            finished runs are not repeated.
         jobs: how many runs at once.
         on: `local` or `ray`, see `augkit.lab.jobs.map`.
         retry: repeat runs that failed.
@@ -54,8 +55,8 @@ def compare(
     todo = list(tasks(grid, out, registry))
     spread.check(todo, on, jobs)
     check_folder(out)
-    if not (out / GRID).exists():
-        try_out(grid, registry)
+    if not settled(grid, out):
+        try_out(grid, out, registry)
     with files.claim(out):
         settle(grid, out)
         progress = _Progress(grid, spread.recorded(todo, out / DONE), retry, say)

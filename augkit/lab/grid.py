@@ -21,7 +21,7 @@ from augkit.lab.intensity import measure
 from augkit.lab.jobs import Task
 from augkit.lab.loop import prepare
 from augkit.lab.recipe import Recipe, load_recipe
-from augkit.lab.run import flat, pick_device, train
+from augkit.lab.run import flat, pick_device, same_data, train
 from augkit.plugins import registry as default_registry
 from augkit.registry import Registry
 
@@ -182,40 +182,59 @@ def shorten(recipe: Recipe) -> Recipe:
     return Recipe.model_validate_json(json.dumps(document | {"epochs": epochs}))
 
 
-def try_out(grid: Grid, registry: Registry) -> None:
+def try_out(grid: Grid, out: Path, registry: Registry) -> None:
     """Build what each policy and loss trains with, and read the data, so that a mistake shows before a run begins.
 
     Raises:
-        AugkitError: naming the policy and the loss.
+        AugkitError: naming the policy and the loss, or the run in the folder that had other data.
     """
     base = load_recipe(grid.base, registry)
     pick_device(base.device)
     models.check(base.model.name)
     optimise.check(base.optimizer.name, base.schedule.name)
     data = lab_data.load(base.data)
+    for there in sorted((out / RUNS).glob("*")):
+        same_data(there, data)
     for cell in grid.cells[: len(grid.policies) * len(grid.losses)]:
         prepare(grid.recipe_of(cell, registry), data, registry, torch.device("cpu"))
 
 
-def settle(grid: Grid, out: Path) -> bool:
-    """Write the grid into its folder, or make sure that the folder holds this very grid; True if it is new.
+def settled(grid: Grid, out: Path) -> bool:
+    """Whether the folder holds this very grid; False for an empty one, or one that holds a part of this grid.
 
     Raises:
         StateError: the folder holds another comparison.
     """
     path = out / GRID
     if not path.exists():
-        files.write_json(path, asdict(grid))
-        return True
+        return False
     here, there = _identity(asdict(grid)), _identity(json.loads(path.read_text(encoding="utf-8")))
     for name in {**here, **there}:
-        if here.get(name) != there.get(name):
+        if here.get(name) != there.get(name) and not _more(name, here.get(name), there.get(name)):
             raise StateError(
                 f"this comparison was begun with {name}: {_short(there.get(name))}, not {_short(here.get(name))}; call"
-                " it with the same options or choose another folder with --out",
+                " it with the same options (policies, losses and seeds may be added to those it has) or choose another"
+                " folder with --out",
                 file=out,
             )
-    return False
+    return here == there
+
+
+def _more(name: str, here: Any, there: Any) -> bool:
+    """Whether a grid has only grown where it differs: further losses, seeds or policies beside those it had."""
+    if name in ("losses", "seeds"):
+        return set(there) <= set(here)
+    return there is None and name.partition(".")[0] in ("policies", "documents")
+
+
+def settle(grid: Grid, out: Path) -> None:
+    """Write the grid into its folder, unless it is there.
+
+    Raises:
+        StateError: the folder holds another comparison.
+    """
+    if not settled(grid, out):
+        files.write_json(out / GRID, asdict(grid))
 
 
 def _identity(grid: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def default_folder(recipe: Recipe) -> Path:
 
 def _train(recipe: Recipe, registry: Registry, device: torch.device, folder: Path, strategy_hash: str) -> None:
     data = lab_data.load(recipe.data, device)
-    _same_data(folder, data)
+    same_data(folder, data)
     run = prepare(recipe, data, registry, device)
     with files.claim(folder):
         files.write_yaml(folder / files.RECIPE, recipe.model_dump(mode="json"))  # a wrong recipe claims nothing
@@ -132,7 +132,7 @@ def _same_recipe(folder: Path, recipe: Recipe, strategy: Strategy) -> None:
         )
 
 
-def _same_data(folder: Path, data: lab_data.Data) -> None:
+def same_data(folder: Path, data: lab_data.Data) -> None:
     """Raise if the folder's run was begun with other data than the source holds now."""
     path = folder / files.ENVIRONMENT
     if not path.exists():
