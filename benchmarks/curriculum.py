@@ -29,40 +29,48 @@ def _affine(*matrix: float) -> Callable[[Image.Image], Image.Image]:
     return run
 
 
-def _zoom(image: Image.Image) -> Image.Image:
-    """Resize, then cut out the centre, as the published code does."""
-    width, height = image.size
-    wide, high = int(width * (1 + 0.5 * LEVEL)), int(height * (1 + 0.5 * LEVEL))
-    left, top = (wide - width) // 2, (high - height) // 2
-    return image.resize((wide, high)).crop((left, top, left + width, top + height))
-
-
-_ADD = [min(255, level + int(110 * LEVEL)) if level < 128 else level for level in range(256)] * 3
 _FACTOR = 0.1 + 1.8 * LEVEL
-PILLOW: tuple[Callable[[Image.Image], Image.Image], ...] = (
-    ImageOps.flip,
-    ImageOps.mirror,
-    lambda image: image.filter(ImageFilter.EDGE_ENHANCE),
-    lambda image: image.filter(ImageFilter.DETAIL),
-    lambda image: image.filter(ImageFilter.SMOOTH),
-    ImageOps.autocontrast,
-    ImageOps.equalize,
-    ImageChops.invert,
-    lambda image: image.filter(ImageFilter.GaussianBlur(2 * LEVEL)),
-    _zoom,
-    lambda image: image.rotate(_sign() * 30 * LEVEL),
-    lambda image: ImageOps.posterize(image, max(1, int(4 * LEVEL))),  # Pillow knows no 0 bits any more
-    lambda image: ImageOps.solarize(image, int(256 * LEVEL)),
-    lambda image: image.point(_ADD),
-    lambda image: ImageEnhance.Color(image).enhance(_FACTOR),
-    lambda image: ImageEnhance.Contrast(image).enhance(_FACTOR),
-    lambda image: ImageEnhance.Brightness(image).enhance(_FACTOR),
-    lambda image: ImageEnhance.Sharpness(image).enhance(_FACTOR),
-    _affine(1, 0.3 * LEVEL, 0, 0, 1, 0),
-    _affine(1, 0, 0, 0.3 * LEVEL, 1, 0),
-    _affine(1, 0, 100 * LEVEL, 0, 1, 0),
-    _affine(1, 0, 0, 0, 1, 100 * LEVEL),
-)
+
+
+def pillow_table(strength: float) -> tuple[Callable[[Image.Image], Image.Image], ...]:
+    """The 22 operators on Pillow, each at this share of its range."""
+    add = [min(255, level + int(110 * strength)) if level < 128 else level for level in range(256)] * 3
+    factor = 0.1 + 1.8 * strength
+
+    def zoom(image: Image.Image) -> Image.Image:
+        """Resize, then cut out the centre, as the published code does."""
+        width, height = image.size
+        wide, high = int(width * (1 + 0.5 * strength)), int(height * (1 + 0.5 * strength))
+        left, top = (wide - width) // 2, (high - height) // 2
+        return image.resize((wide, high)).crop((left, top, left + width, top + height))
+
+    return (
+        ImageOps.flip,
+        ImageOps.mirror,
+        lambda image: image.filter(ImageFilter.EDGE_ENHANCE),
+        lambda image: image.filter(ImageFilter.DETAIL),
+        lambda image: image.filter(ImageFilter.SMOOTH),
+        ImageOps.autocontrast,
+        ImageOps.equalize,
+        ImageChops.invert,
+        lambda image: image.filter(ImageFilter.GaussianBlur(2 * strength)),
+        zoom,
+        lambda image: image.rotate(_sign() * 30 * strength),
+        lambda image: ImageOps.posterize(image, max(1, int(4 * strength))),  # Pillow knows no 0 bits any more
+        lambda image: ImageOps.solarize(image, int(256 * strength)),
+        lambda image: image.point(add),
+        lambda image: ImageEnhance.Color(image).enhance(factor),
+        lambda image: ImageEnhance.Contrast(image).enhance(factor),
+        lambda image: ImageEnhance.Brightness(image).enhance(factor),
+        lambda image: ImageEnhance.Sharpness(image).enhance(factor),
+        _affine(1, 0.3 * strength, 0, 0, 1, 0),
+        _affine(1, 0, 0, 0.3 * strength, 1, 0),
+        _affine(1, 0, 100 * strength, 0, 1, 0),
+        _affine(1, 0, 0, 0, 1, 100 * strength),
+    )
+
+
+PILLOW = pillow_table(LEVEL)
 
 
 def _tensors(size: int) -> tuple[Callable[[Any], Any], ...]:
