@@ -80,7 +80,7 @@ def screen(
     before = _memory()
     try:
         trace = play(strategy, registry, Stage(class_counts, image_size, epochs), enough=STOPS_AT)
-    except AugkitError as error:
+    except (AugkitError, RuntimeError) as error:  # torch tells of memory it has not got by the latter
         return Screened(strategy.hash, "", {}, f"it cannot be run: {' '.join(str(error).split())}")
     facts = {**summary(trace), "divisions_by_zero": trace.divisions, "needs": sorted(strategy.needs)}
     facts |= {"cost": round(trace.cost, 2), "memory_mb": round(_memory() - before)}
