@@ -107,6 +107,8 @@ class Proposer:
 
     def _affords(self, draws: Sequence[_Drawn], barrier: Barrier) -> bool:
         """Whether the budget allows for all calls that these slots may need; repairs have longer questions."""
+        if self.budget.tokens is None and self.budget.usd is None:
+            return True
         prices = [self.price(one, barrier) for one, _ in draws]
         calls = 1 + 2 * self.repairs
         most = calls * sum(tokens for tokens, _ in prices), calls * sum(usd for _, usd in prices)
