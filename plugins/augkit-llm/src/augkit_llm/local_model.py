@@ -84,9 +84,17 @@ class LocalModel:
     def _loaded(self) -> Any:
         if self._model is None:
             llama = importlib.import_module("llama_cpp").Llama
-            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            self._model = llama(str(self.file), n_ctx=CONTEXT, n_threads=threads, verbose=False)
+            number = threads()
+            self._model = llama(str(self.file), n_ctx=CONTEXT, n_threads=number, n_threads_batch=number, verbose=False)
         return self._model
+
+
+def threads() -> int:
+    """As OMP_NUM_THREADS says, or as many as there are cores; llama.cpp's threads wait for each other by spinning."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def weights() -> Path:

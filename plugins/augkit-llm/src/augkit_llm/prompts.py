@@ -151,7 +151,7 @@ def quoted(value: Any) -> str:
     """JSON in which nothing ends a block of data: what begins like its marks is escaped, and what is not printed."""
     text = json.dumps(_rounded(value), ensure_ascii=False)
     escaped = _MARK.sub("\\\\u003c", text)
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign) & 0xFFFF:04x}" for sign in escaped)
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in escaped)
 
 
 def _rounded(value: Any) -> Any:
