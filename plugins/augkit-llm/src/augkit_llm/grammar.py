@@ -15,7 +15,7 @@ Document = dict[str, Any]
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 USES = ("autoaugment_cifar10", "autoaugment_svhn", "randaugment", "trivialaugment", "uniformaugment", "random_erasing")
 MIXES = ("mixup", "cutmix", "resizemix", "fmix")
-RARE = {"axes": ["classes"], "init": "class_rank / max(1, max(class_rank, over=classes))"}
+RARE = "class_rank / max(1, max(class_rank, over=classes))"
 """0 for the class with the most images, 1 for the one with the fewest."""
 
 
@@ -103,7 +103,7 @@ class Grammar:
         share = self.share()
         kind = int(self.rng.integers(6))
         if kind == 0:
-            made["state"]["rare"] = RARE
+            made["state"]["rare"] = {"axes": ["classes"], "init": RARE}
             return self.one((f"{share} * rare[y]", f"{share} * (1 - rare[y])"))
         if kind == 1:
             return f"{share} * {self.progress()}"
@@ -154,7 +154,7 @@ class Grammar:
         if kind == "normal":
             return f"clip(normal({top}, 0.1), 0, 1)"
         if kind == "rare":
-            made["state"]["rare"] = RARE
+            made["state"]["rare"] = {"axes": ["classes"], "init": RARE}
             return self.one((f"{top} * rare[y]", f"uniform(0, 1 - rare[y] * {top})", f"uniform(0, {top}) * rare[y]"))
         if kind == "time":
             return f"uniform(0, {top}) * {self.progress()}"
