@@ -60,6 +60,7 @@ def test_images_given_stay(name: str) -> None:
     image = photos(32, 1)[0].numpy()
     before = image.copy()
     one = choice(name).operator
-    result = HOST[one.function](image, float(one.high or 0))
+    drawn = {"u": torch.rand(one.draws)} if one.draws else {}
+    result = HOST[one.function](image, float(one.high or 0), **drawn)
     assert np.array_equal(image, before) and not np.shares_memory(image, result)
     assert result.dtype == np.uint8 and result.shape == image.shape

@@ -152,6 +152,23 @@ def test_shifts_by_copying_equal_warps(name: str, shift: float) -> None:
         assert off.max() <= 1
 
 
+@pytest.mark.parametrize("radius", [0.3, 1.2, 2.4])
+def test_filters_without_their_zeros_do_the_same(radius: float) -> None:
+    images = photos(40, 2)
+    first, value = torch.zeros(2, 1, dtype=torch.int64), torch.full((2, 1), radius)
+    plan = plan_of((choice("gaussian_blur"),), first, value, torch.zeros(2, 1, DRAWS))
+    off = (opencv.execute(images, plan).int() - batched.execute(images, plan).int()).abs()
+    assert off.max() <= 1 and off.float().mean() < 0.01
+
+
+@pytest.mark.parametrize("size", [(3, 5), (40, 40), (41, 30)])
+def test_tiles_are_exchanged_by_copying(size: tuple[int, int]) -> None:
+    images = photos(48, 6)[:, :, : size[0], : size[1]].contiguous()
+    plan = random_plan((choice("jigsaw", cells=3), choice("rotate")), 6, 2, seed=2, image=ImageSettings("nearest"))
+    tiles = Plan(**{**plan.__dict__, "choice": torch.where(plan.choice == 0, 0, -1)})
+    assert torch.equal(opencv.execute(images, tiles), batched.execute(images, tiles))
+
+
 def test_scratch_gives_memory_back() -> None:
     scratch = Scratch()
     source = np.zeros((3, 16, 16), np.uint8)
@@ -165,7 +182,7 @@ def test_scratch_gives_memory_back() -> None:
 
 def test_auto_takes_the_executor_for_the_size_and_says_which() -> None:
     policy = Policy.load("trivialaugment")
-    for size, expected in ((32, "batched"), (224, "opencv"), (16, "batched")):
+    for size, expected in ((32, "batched"), (224, "opencv"), (64, "batched"), (80, "opencv")):
         policy(photos(size, 4), torch.zeros(4, dtype=torch.int64))
         assert policy.last_executor == expected and f"auto ({expected})" in repr(policy)
 

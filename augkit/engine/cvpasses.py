@@ -16,6 +16,8 @@ from augkit.engine.cvmoves import HALF, Array, flat, move
 from augkit.engine.plan import ImageSettings
 
 BORDERS = {"black": cv2.BORDER_CONSTANT, "mean": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT}
+NOTHING = 1e-5
+"""A filter's weight that changes no pixel."""
 SAMPLING = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR}
 
 
@@ -172,7 +174,7 @@ class Canvas:
         planes = self.planes()
         if name == "extremes":
             return np.array([cv2.minMaxLoc(plane)[:2] for plane in planes], np.float32)
-        return np.stack([cv2.calcHist([plane], [0], None, [256], [0, 256]).reshape(256) for plane in planes])
+        return np.array([cv2.calcHist([plane], [0], None, [256], [0, 256]) for plane in planes]).reshape(-1, 256)
 
     def leave(self, into: Array, table: Array | None, line: Sequence[tuple[float, float]] = ()) -> None:
         """Write the image into [C, H, W] of bytes, or of numbers: through a `table` [C, 256] of their dtype, or as each
@@ -193,6 +195,7 @@ def _filter(plane: Array, into: Array, weights: Array, blend: float) -> None:
     """One plane through a filter and blended with itself, in as few sweeps as give the same."""
     delta = -HALF if blend else 0.0
     if weights.ndim == 1:
+        weights = _trimmed(weights)
         cv2.sepFilter2D(plane, -1, weights, weights, dst=into, borderType=cv2.BORDER_REPLICATE)
     elif weights.min() < 0:  # what it gives is clipped before it is blended
         cv2.filter2D(plane, -1, weights, dst=into, borderType=cv2.BORDER_REPLICATE)
@@ -212,6 +215,14 @@ def _filter(plane: Array, into: Array, weights: Array, blend: float) -> None:
         return
     if blend:
         cv2.addWeighted(plane, blend, into, 1 - blend, delta, dst=into)
+
+
+def _trimmed(weights: Array) -> Array:
+    """Exactly symmetric and without zeros at its ends, which OpenCV's filters take a third of the time for."""
+    even = (weights + weights[::-1]) / 2
+    idle = int(np.argmax(even > NOTHING))
+    trimmed: Array = even[idle : len(even) - idle]
+    return trimmed
 
 
 def compose(first: Array | None, then: Array) -> Array:

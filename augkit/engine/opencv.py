@@ -29,7 +29,6 @@ from augkit.engine.lowering import (
     ERASE,
     KERNEL,
     KINDS,
-    OPAQUE,
     TONE,
     WARP,
     check_channels,
@@ -117,16 +116,20 @@ class _Run:
         self.work = (work.contiguous() if self.planar else work.permute(0, 2, 3, 1)).numpy()
         self.rows = {kind: rows.numpy() for kind, rows in self.lowered.rows.items()}
         self.place = self.lowered.place.tolist()
-        self.choice, self.stage = plan.choice.tolist(), schedule(plan, self.lowered, self.size).stage.tolist()
+        self.choice = plan.choice.tolist()
+        stage = schedule(plan, self.lowered, self.size).stage.numpy()
+        order = stage.argsort(1, kind="stable")
+        kinds = np.where(stage < 0, -1, stage % len(KINDS))
+        self.order, self.kinds = order.tolist(), np.take_along_axis(kinds, order, 1).tolist()
         self.kernels = {k: (w.numpy(), b.tolist(), border) for k, (w, b, border) in self.lowered.kernels.items()}
         self.into = _bits(result).numpy()
         self.numbers, self.line = _numbers(result.dtype, out, result.shape[1])
         self.images: dict[int, _Image] = {}
+        """Those that wait for a table."""
         self.scratch = Scratch()
 
     def run(self, rows: list[int], threads: int) -> None:
         """Bring these images to their end."""
-        self.images = {row: self._image(row) for row in rows}
         while rows:
             left = deque(rows)
             waiting = _each(threads, self._advance, [left] * min(threads, len(rows)))
@@ -138,11 +141,8 @@ class _Run:
 
     def _image(self, row: int) -> _Image:
         """The image with its slots in the order of their stages."""
-        slots = sorted((stage, slot) for slot, stage in enumerate(self.stage[row]) if stage >= 0)
-        return _Image(
-            Canvas(self.work[row], self.scratch, planar=self.planar),
-            iter([(stage % len(KINDS), s) for stage, s in slots]),
-        )
+        steps = [step for step in zip(self.kinds[row], self.order[row], strict=True) if step[0] >= 0]
+        return _Image(Canvas(self.work[row], self.scratch, planar=self.planar), iter(steps))
 
     def _advance(self, left: deque[int]) -> list[int]:
         """Run images as far as they go, until none is left; those that wait for a table."""
@@ -152,7 +152,9 @@ class _Run:
                 row = left.popleft()  # one step for the interpreter
             except IndexError:
                 return waiting
-            if not self._finish(row, self.images[row]):
+            image = self.images.get(row) or self._image(row)
+            if not self._finish(row, image):
+                self.images[row] = image
                 waiting.append(row)
 
     def _finish(self, row: int, image: _Image) -> bool:
@@ -174,7 +176,7 @@ class _Run:
         if self.numbers is not None and (table is not None or not self.line):
             table = compose(table, self.numbers)
         image.canvas.leave(self.into[row], table, self.line)
-        del self.images[row]
+        self.images.pop(row, None)
         return True
 
     def _pass(self, row: int, slot: int, k: int, kind: int, image: _Image) -> None:
@@ -191,12 +193,13 @@ class _Run:
         elif kind == KERNEL:
             weights, blend, border = self.kernels[k]
             canvas.kernel(weights[place if len(weights) > 1 else 0], blend[place if len(blend) > 1 else 0], border)
-        elif kind == OPAQUE:
-            choice = self.plan.choices[k]
-            canvas.opaque(HOST[choice.operator.function], self.plan.value[row, slot].item(), choice.options)
+        elif (choice := self.plan.choices[k]).operator.function in HOST:
+            drawn = {"u": self.plan.u[row, slot]} if choice.operator.draws else {}
+            value = self.plan.value[row, slot].item()
+            canvas.opaque(HOST[choice.operator.function], value, {**drawn, **choice.options})
         else:
             at = slice(slot, slot + 1)
-            source = maps(self.plan.choices[k], self.plan.value[row, at], self.plan.u[row, at], self.size)
+            source = maps(choice, self.plan.value[row, at], self.plan.u[row, at], self.size)
             canvas.remap(source[0].numpy(), self.settings)
 
     def _settle(self, members: list[int]) -> None:

@@ -1,11 +1,13 @@
-"""Opaque operators with OpenCV and Pillow, for one image on the CPU: what the OpenCV executor runs on its threads.
+"""Operators with OpenCV and Pillow, for one image on the CPU: what the OpenCV executor runs on its threads.
 
-Each takes and gives planes [C, H, W] uint8 and does what the operator of its name does, within rounding; the
-catalogue of operators states by how much. Operators that are not here run in the batched way.
+Most are opaque; some are maps that move whole pixels. Each takes and gives planes [C, H, W] uint8 and does what the
+operator of its name does, within rounding; the catalogue of operators states by how much. Opaque operators that are not
+here run in the batched way.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +20,11 @@ from augkit.operators.base import Operator
 from augkit.operators.blur import TAPS, median_blur, zoom_blur
 from augkit.operators.hsv import brighten, hue, saturate
 from augkit.operators.quality import clahe, downscale, jpeg, pixelate, pixels_left
+from augkit.operators.tiles import cycle, jigsaw
 
 Planes = np.ndarray
 Host = Callable[..., Planes]
-"""Planes and value to planes, options by keyword."""
+"""Planes and value to planes; options by keyword, and the numbers `u` [draws] of an operator that draws some."""
 
 HOST: dict[Callable[..., Any], Host] = {}
 """By the operator's function."""
@@ -47,12 +50,16 @@ def _packed(planes: Planes) -> Any:
 
 
 def _planar(packed: Any) -> Planes:
-    return np.stack(cv2.split(packed))
+    planes = np.empty((packed.size // math.prod(packed.shape[:2]), *packed.shape[:2]), np.uint8)
+    cv2.split(packed, list(planes))
+    return planes
 
 
 @stands_for(median_blur)
 def _median_blur(planes: Planes, share: float, *, window: int = 3) -> Planes:
-    found = np.stack([cv2.medianBlur(np.ascontiguousarray(plane), window) for plane in planes])
+    found = np.empty_like(planes)
+    for plane, target in zip(planes, found, strict=True):
+        cv2.medianBlur(plane, window, target)
     if share == 1:
         return found
     return cv2.addWeighted(_flat(found), share, _flat(planes), 1 - share, 0).reshape(planes.shape)
@@ -64,13 +71,13 @@ def _zoom_blur(planes: Planes, zoom: float) -> Planes:
         planes if len(planes) != 3 else planes[[0, 1, 2, 2]]
     )  # OpenCV warps four channels faster than three
     height, width = packed.shape[:2]
-    total = packed.astype(np.uint16)
+    total = packed.astype(np.float32)
     for tap in range(1, TAPS):
         scale = 1 / (1 + (zoom - 1) * tap / (TAPS - 1))
         matrix = np.array([[scale, 0, (1 - scale) * (width - 1) / 2], [0, scale, (1 - scale) * (height - 1) / 2]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         taken = cv2.warpAffine(packed, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        total = cv2.add(total, taken.reshape(total.shape), dst=total, dtype=cv2.CV_16U)
+        cv2.accumulate(taken.reshape(total.shape), total)
     return _planar(cv2.convertScaleAbs(total, alpha=1 / TAPS))[: len(planes)]
 
 
@@ -84,19 +91,39 @@ def _jpeg(planes: Planes, quality: float) -> Planes:
 
 @stands_for(pixelate)
 def _pixelate(planes: Planes, scale: float) -> Planes:
-    return _resized(planes, scale, Image.Resampling.NEAREST)
+    return _resized(planes, scale, cv2.INTER_NEAREST_EXACT)
 
 
 @stands_for(downscale)
 def _downscale(planes: Planes, scale: float) -> Planes:
-    return _resized(planes, scale, Image.Resampling.BILINEAR)
+    return _resized(planes, scale, cv2.INTER_LINEAR_EXACT)
 
 
-def _resized(planes: Planes, scale: float, up: Image.Resampling) -> Planes:
+def _resized(planes: Planes, scale: float, up: int) -> Planes:
+    """Down by Pillow, whose box OpenCV does not have, and up again by OpenCV in half of Pillow's time."""
     height, width = planes.shape[1:]
     down, across = (int(pixels_left(torch.tensor([scale]), extent)) for extent in (height, width))
-    small = (Image.fromarray(plane).resize((across, down), Image.Resampling.BOX) for plane in planes)
-    return np.stack([np.asarray(made.resize((width, height), up)) for made in small])
+    result = np.empty_like(planes)
+    for plane, target in zip(planes, result, strict=True):
+        small = np.asarray(Image.fromarray(plane).resize((across, down), Image.Resampling.BOX))
+        if up == cv2.INTER_LINEAR_EXACT:  # one way after the other, each rounded, as Pillow does it
+            small = cv2.resize(small, (width, down), interpolation=up)
+        cv2.resize(small, (width, height), target, interpolation=up)
+    return result
+
+
+@stands_for(jigsaw)
+def _jigsaw(planes: Planes, share: float, *, u: torch.Tensor, cells: int = 4) -> Planes:
+    count = cells * cells
+    source = cycle(u[None, :count], (torch.tensor([share]).clamp(0, 1) * count).round())[0].tolist()
+    height, width = planes.shape[1] // cells, planes.shape[2] // cells
+    result: Planes = planes.copy()
+    for here, there in enumerate(source):
+        if here != there:
+            (top, left), (down, across) = ((k // cells * height, k % cells * width) for k in (here, there))
+            box = planes[:, down : down + height, across : across + width]
+            result[:, top : top + height, left : left + width] = box
+    return result
 
 
 @stands_for(clahe)

@@ -28,7 +28,7 @@ def jigsaw(share: Tensor, size: tuple[int, int], u: Tensor, *, cells: Cells = 4)
     """
     count = cells * cells
     height, width = size[0] // cells, size[1] // cells
-    source = _cycle(u[:, :count], (share.clamp(0, 1) * count).round())
+    source = cycle(u[:, :count], (share.clamp(0, 1) * count).round())
     here = torch.arange(count, device=u.device)
     down = (source.div(cells, rounding_mode="floor") - here.div(cells, rounding_mode="floor")) * height
     across = (source % cells - here % cells) * width
@@ -40,7 +40,7 @@ def jigsaw(share: Tensor, size: tuple[int, int], u: Tensor, *, cells: Cells = 4)
     return joined(x + across, y + down)
 
 
-def _cycle(u: Tensor, taking_part: Tensor) -> Tensor:
+def cycle(u: Tensor, taking_part: Tensor) -> Tensor:
     """[N, K] uniform numbers and how many take part [N] to [N, K]: a random cycle of so many, the others themselves."""
     order = u.argsort(dim=1)
     place = torch.arange(u.shape[1], device=u.device).expand_as(order)
