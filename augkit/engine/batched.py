@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from augkit.engine.buffers import Recycler, recycler
-from augkit.engine.finish import Done, finish, layout
+from augkit.engine.finish import Done, finish, layout, waits
 from augkit.engine.grouped import Grouped
 from augkit.engine.lowering import check_channels
 from augkit.engine.masked import execute as run_masked
@@ -57,7 +57,7 @@ def execute(
     work = to_work(images.expand(-1, 3, -1, -1) if colours else images, recycled)
     done = Done(work)
     if work.numel() and plan.choice.shape[1]:
-        done = Grouped(plan, work, defer=out is not None).run()
+        done = Grouped(plan, work, defer=out is not None and waits(work)).run()
     result = mix_images(finish(images, done, out, recycled), plan, partners, out)
     return result.contiguous(memory_format=layout(images))
 

@@ -98,10 +98,11 @@ def lower(plan: Plan, size: tuple[int, int], masked: bool) -> Lowered:
 def _lower_grouped(plan: Plan, size: tuple[int, int]) -> Lowered:
     """Slots in the order of their operators, so that each is asked once, about a slice."""
     flat = plan.choice.reshape(-1)
-    order = flat.argsort(stable=True)
-    counts = torch.bincount(flat + 1, minlength=len(plan.choices) + 1).tolist()
-    values, u = plan.value.reshape(-1)[order], plan.u.reshape(len(flat), plan.u.shape[2])
-    u = u[order] if u.shape[1] else u
+    counts = np.bincount(flat.numpy() + 1, minlength=len(plan.choices) + 1).tolist()
+    values, u = plan.value.reshape(-1), plan.u.reshape(len(flat), plan.u.shape[2])
+    order = flat.argsort(stable=True) if max(counts) < len(flat) else None
+    if order is not None:
+        values, u = values[order], u[order] if u.shape[1] else u
     numbers = np.zeros(len(flat), np.int64)
     parts = _Parts()
     end = counts[0]
@@ -111,8 +112,10 @@ def _lower_grouped(plan: Plan, size: tuple[int, int]) -> Lowered:
             own = slice(start, end)
             first = parts.add(k, plan.choices[k], ask(plan.choices[k], values[own], u[own], size), count)
             numbers[own] = np.arange(first, first + count)
-    place = np.empty_like(numbers)
-    place[order.numpy()] = numbers
+    place = numbers
+    if order is not None:
+        place = np.empty_like(numbers)
+        place[order.numpy()] = numbers
     return Lowered(torch.from_numpy(place).view_as(plan.choice), parts.rows(flat.device), parts.kernels)
 
 

@@ -48,16 +48,22 @@ def schedule(plan: Plan, lowered: Lowered, size: tuple[int, int]) -> Schedule:
     device = plan.choice.device
     kinds = known.kind[plan.choice]
     settings = plan.image
+    nearest = settings.resample == "nearest"
+    whole = _whole(lowered, nearest)
+    if slots < 2:
+        return Schedule(kinds, kinds[:, 0] if slots else torch.full_like(plan.targets, -1), whole)
+    flips = _flips(lowered, whole, size, nearest)
     passable = known.transparent if settings.fill == "black" else known.blind
     passable = passable[plan.choice]
-    whole, flips = _whole(lowered, size, settings.resample == "nearest")
     # a matrix product cannot mirror between two interpolating warps; coordinates that are applied in turn can
-    through = settings.fill != "reflect" or settings.resample == "nearest"
+    through = settings.fill != "reflect" or nearest
     never = torch.zeros(batch, dtype=torch.bool, device=device)
-    round_ = torch.full((batch,), -1, dtype=torch.int64, device=device)
-    at, clear, flipped = round_.clone(), ~never, ~never
-    stage = torch.full_like(plan.choice, -1)
-    for s in range(slots):
+    # the first slot opens the first round
+    at = kinds[:, 0]
+    round_, is_warp = (at >= 0).long() - 1, at == WARP
+    clear, flipped = (at < 0) | is_warp | passable[:, 0], ~is_warp | flips[:, 0]
+    stage = kinds.clone()
+    for s in range(1, slots):
         kind = kinds[:, s]
         active = kind >= 0
         if settings.exact:
@@ -78,21 +84,29 @@ def schedule(plan: Plan, lowered: Lowered, size: tuple[int, int]) -> Schedule:
     return Schedule(stage, last, whole)
 
 
-def _whole(lowered: Lowered, size: tuple[int, int], nearest: bool) -> tuple[Tensor, Tensor]:
-    """Two [B, S] bool: the slot's warp maps pixel centres to pixel centres, and it maps the frame to itself as well.
+def _whole(lowered: Lowered, nearest: bool) -> Tensor:
+    """[B, S] bool: the slot's warp maps pixel centres to pixel centres.
 
-    With nearest resampling every warp counts as both: it hands on whole pixels and tests every frame by itself.
+    With nearest resampling every warp counts as such: it hands on whole pixels.
     """
     if nearest or WARP not in lowered.rows:
-        every = torch.ones_like(lowered.place, dtype=torch.bool)
-        return every, every
+        return torch.ones_like(lowered.place, dtype=torch.bool)
     matrix = lowered.rows[WARP][:, :2]
     turn = (matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]).abs() == 1
     whole = (matrix == matrix.round()).flatten(1).all(1) & turn
-    flips = whole
-    for row, extent in ((0, size[1]), (1, size[0])):
-        first = matrix[:, row, 2]
-        opposite = matrix[:, row, 0] * size[1] + matrix[:, row, 1] * size[0] + first
-        flips = flips & (torch.minimum(first, opposite) == 0) & (torch.maximum(first, opposite) == extent)
-    place = lowered.place.clamp(max=matrix.shape[0] - 1)
-    return whole[place], flips[place]
+    return whole[lowered.place.clamp(max=len(matrix) - 1)]
+
+
+def _flips(lowered: Lowered, whole: Tensor, size: tuple[int, int], nearest: bool) -> Tensor:
+    """[B, S] bool: those of `whole` [B, S] that map the frame to itself as well.
+
+    With nearest resampling all do: each tests every frame by itself.
+    """
+    if nearest or WARP not in lowered.rows:
+        return whole
+    matrix = lowered.rows[WARP][:, :2]
+    first = matrix[:, :, 2]
+    opposite = matrix[:, :, 0] * size[1] + matrix[:, :, 1] * size[0] + first
+    low, high = torch.minimum(first, opposite), torch.maximum(first, opposite)
+    frame = (low == 0).all(1) & (high[:, 0] == size[1]) & (high[:, 1] == size[0])
+    return whole & frame[lowered.place.clamp(max=len(matrix) - 1)]

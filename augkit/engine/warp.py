@@ -102,10 +102,22 @@ def _filled(images: Tensor, moved: Tensor, inside: Tensor | None, fill: str) -> 
     return torch.where(inside[:, None], moved, _means(images)) if fill == "mean" else moved.mul_(inside[:, None].byte())
 
 
-def _parts(matrix: Tensor, row: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _parts(matrix: Tensor, row: int, x: Tensor, y: Tensor, upright: bool = False) -> tuple[Tensor, Tensor]:
     """Row 0 (x) or 1 (y) of [N, 3, 3] at coordinates: the part of x and that of y, to be added up."""
     a, b, c = (matrix[:, row, k, None, None] for k in range(3))
+    if upright:
+        return (a * x, c) if row == 0 else (torch.zeros(()), b * y + c)
     return a * x, b * y + c
+
+
+def _upright(matrices: Tensor, depth: Tensor | None) -> bool:
+    """Whether columns depend on columns and rows on rows alone, in all images: then coordinates are a row and a column.
+
+    Looked for on the host only, where reading a number costs nothing.
+    """
+    if depth is None or matrices.device.type != "cpu":
+        return False
+    return not bool(matrices[:, :, 0, 1].any() or matrices[:, :, 1, 0].any())
 
 
 def _centres(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -129,23 +141,29 @@ def _nearest(images: Tensor, matrices: Tensor, depth: Tensor | None, mean: bool)
     """Whole pixels, out of images with a border of fill, so that clamping a coordinate is the frame test."""
     height, width = images.shape[2:]
     centres = _centres(height, width, images.device)
-    x, y = (_bordered(matrices[:, 0], row, *centres, extent) for row, extent in ((0, width), (1, height)))
+    upright = _upright(matrices, depth)
+    x, y = (_bordered(matrices[:, 0], row, *centres, extent, upright) for row, extent in ((0, width), (1, height)))
     level = 1
     while (rows := _deeper(depth, level, matrices.shape[1])) is not None:
         seen_x, seen_y = x[rows], y[rows]
-        outside = (seen_x == 0) | (seen_x > width) | (seen_y == 0) | (seen_y > height)
-        middle_x, middle_y = seen_x - 0.5, seen_y - 0.5
-        matrix = matrices[rows, level]
-        x[rows] = _bordered(matrix, 0, middle_x, middle_y, width).masked_fill_(outside, 0)
-        y[rows] = _bordered(matrix, 1, middle_x, middle_y, height)
+        left, above = (seen_x == 0) | (seen_x > width), (seen_y == 0) | (seen_y > height)
+        left = left if upright else left | above
+        middles, matrix = (seen_x - 0.5, seen_y - 0.5), matrices[rows, level]
+        x[rows] = _bordered(matrix, 0, *middles, width, upright).masked_fill_(left, 0)
+        y[rows] = _bordered(matrix, 1, *middles, height, upright).masked_fill_(above, 0)
         level += 1
+    if upright:
+        x, y = x.long(), y.long()
     index = torch.add(x, y, alpha=width + 2)
     return _fetch(_with_border(images, mean), index)
 
 
-def _bordered(matrix: Tensor, row: int, x: Tensor, y: Tensor, extent: int) -> Tensor:
-    """[N, H, W] int32: the source's column (or row) plus 1; 0 and extent + 1 are the border."""
-    first, second = _parts(matrix, row, x, y)
+def _bordered(matrix: Tensor, row: int, x: Tensor, y: Tensor, extent: int, upright: bool) -> Tensor:
+    """[N, H, W] int32: the source's column (or row) plus 1; 0 and extent + 1 are the border.
+
+    `upright`: [N, 1, W] for columns and [N, H, 1] for rows.
+    """
+    first, second = _parts(matrix, row, x, y, upright)
     return torch.add(first, second + 1).clamp_(0, extent + 1).to(torch.int32)
 
 
@@ -199,12 +217,13 @@ def _bilinear(images: Tensor, matrices: Tensor, depth: Tensor | None, fill: str,
     """Average four pixels; beyond the outermost centres the border continues. The result is truncated, as Pillow's."""
     height, width = images.shape[2:]
     whole = matrices[:, 0]
-    inside = _inside(whole, height, width) if fill != "reflect" else None
+    upright = _upright(matrices, depth)
+    inside = _inside(whole, height, width, upright) if fill != "reflect" else None
     level = 1
     while (rows := _deeper(depth, level, matrices.shape[1])) is not None:
         whole = product(matrices[:, level], whole)
         if inside is not None:
-            inside[rows] &= _inside(whole[rows], height, width)
+            inside[rows] &= _inside(whole[rows], height, width, upright)
         level += 1
     if not traced:
         return _filled(images, _sampled(images, _grid(whole, height, width, fill)), inside, fill)
@@ -229,11 +248,12 @@ def _scaled(matrix: Tensor, height: int, width: int, shift: float = 0.0) -> Tens
     return result
 
 
-def _inside(matrix: Tensor, height: int, width: int) -> Tensor:
+def _inside(matrix: Tensor, height: int, width: int, upright: bool = False) -> Tensor:
     """[N, H, W] bool: whether the source lies in the frame, 0 <= x < W and 0 <= y < H."""
     scaled = _scaled(matrix, height, width, EDGE)
-    x, y = (torch.add(*_parts(scaled, row, *_centres(height, width, matrix.device))).abs_() for row in range(2))
-    return torch.maximum(x, y, out=x) <= 1
+    centres = _centres(height, width, matrix.device)
+    x, y = (torch.add(*_parts(scaled, row, *centres, upright)).abs_() for row in range(2))
+    return (x <= 1) & (y <= 1) if upright else torch.maximum(x, y, out=x) <= 1
 
 
 def _grid(matrix: Tensor, height: int, width: int, fill: str) -> Tensor:
