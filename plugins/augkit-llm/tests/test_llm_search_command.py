@@ -1,0 +1,137 @@
+"""`augkit search`: what it prints, what it refuses, how it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import llm_search_parts
+import pytest
+from click.testing import Result
+from llm_search_parts import document, flat, many_replies, recipe, reply, transcript
+from typer.testing import CliRunner
+
+from augkit.cli.app import build
+
+
+@pytest.fixture(autouse=True)
+def landscape(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat(monkeypatch)
+    monkeypatch.setattr("augkit.lab.folder._PATIENCE", 0.2)
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(build(), ["search", *map(str, words)])
+
+
+def begin(folder: Path, *words: str | Path, model: str = "") -> Result:
+    name = model or transcript(folder / "t.jsonl", many_replies(9, 4))
+    return run(recipe(folder), "--llm", name, "--out", folder / "found", "--population", "4", *words)
+
+
+def test_a_search_tells_what_it_plans_does_and_finds(tmp_path: Path) -> None:
+    done = begin(tmp_path, "--evaluations", "60", "--budget-usd", "3")
+    assert done.exit_code == 0, done.output
+    for words in (
+        "4 strategies a generation",
+        "quick (1 epochs, the best 4 go on), warm (1 epochs, the best 2 go on), full (1 epochs); 2 seeds",
+        "beside none, uniform_class_choice, trivialaugment",
+        "estimate: 60 evaluations for 8 more strategies in 2 generations; at most 24 questions",
+        "about 1 min for all evaluations that were planned",
+        "g0.s0  initial by transcript:",
+        "generation 0 is finished; ",
+    ):
+        assert words in done.stderr, words
+    assert "best: reward 0." in done.stdout and "trivialaugment: 0.36" in done.stdout
+    last = done.stdout.strip().splitlines()[-1]
+    assert (
+        last.startswith("stopped (evaluations): ") and "evaluations are made and one more strategy may take 6" in last
+    )
+    assert (tmp_path / "found" / "best.yaml").exists()
+
+
+def test_the_status_is_that_of_the_archive(tmp_path: Path) -> None:
+    begin(tmp_path, "--evaluations", "60", "--budget-usd", "3")
+    told = run("--status", tmp_path / "found")
+    assert told.exit_code == 0 and "stopped (evaluations)" in told.stdout
+    facts = json.loads(run("--status", tmp_path / "found", "--json").stdout)
+    assert facts["generations"] == 3 and sum(facts["candidates"].values()) >= 8  # some are faulty, and others come
+    assert facts["spent"]["evaluations"] <= 60 and facts["budget"]["usd"] == 3
+    assert sum(sum(states.values()) for states in facts["evaluations"].values()) == facts["spent"]["evaluations"]
+    assert facts["calls"]["answered"] > sum(facts["candidates"].values())
+    assert facts["best"]["controls"]["none"]["above_it"] > 0
+    assert facts["stopped"]["reason"] == "evaluations"
+
+
+def test_a_search_goes_on_with_a_raised_budget_and_nothing_else(tmp_path: Path) -> None:
+    begin(tmp_path, "--evaluations", "45", "--budget-usd", "3")
+    first = json.loads(run("--status", tmp_path / "found", "--json").stdout)
+    done = run("--resume", tmp_path / "found", "--evaluations", "80", "--jobs", "2", "--json")
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert facts["budget"]["evaluations"] == 80 and facts["budget"]["usd"] == 3
+    assert facts["spent"]["evaluations"] > first["spent"]["evaluations"]
+    refused = run("--resume", tmp_path / "found", "--evaluations", "10")
+    assert refused.exit_code == 2 and "is less than the 80 of this search; raise it" in refused.stderr
+    refused = run("--resume", tmp_path / "found", "--llm", "none", "--set", "epochs=3")
+    assert refused.exit_code == 2 and "leave out --llm, --set" in refused.stderr
+
+
+def test_an_interrupted_search_says_how_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(llm_search_parts, "landscape", interrupt)
+        stopped = begin(tmp_path, "--evaluations", "60", "--budget-usd", "3")
+    assert stopped.exit_code == 130
+    assert f"interrupted; go on with: augkit search --resume {tmp_path / 'found'}" in stopped.stderr
+    assert "not stopped: it runs, or was killed" in run("--status", tmp_path / "found").stdout
+    assert run("--resume", tmp_path / "found").exit_code == 0
+
+
+def test_models_that_do_not_answer_are_a_failure(tmp_path: Path) -> None:
+    silent = transcript(tmp_path / "t.jsonl", [{"key": "g0.s0.a0", "error": "overloaded"}])
+    done = begin(tmp_path, "--evaluations", "60", model=silent)
+    assert done.exit_code == 1 and "no question of generation 0 was answered" in done.stdout
+    assert "no strategy came through a stage yet" in done.stdout
+
+
+def test_several_models_share_the_questions(tmp_path: Path) -> None:
+    name = transcript(tmp_path / "t.jsonl", many_replies(9, 4))
+    done = begin(tmp_path, "--llm", f"{name}=3", "--evaluations", "60", "--budget-usd", "3", "--json", model="none")
+    assert done.exit_code == 0, done.output
+    asked = json.loads(done.stdout)["by_origin"]
+    assert {origin.rpartition(": ")[2] for origin in asked} >= {"model", "random"}
+
+
+def test_nothing_that_a_model_writes_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:
+    evil = {**document(0.5), "title": "\x1b[2J[bold]hello\x07\nsecond line"}
+    name = transcript(tmp_path / "t.jsonl", [reply("g0.s0.a0", evil)])
+    done = begin(tmp_path, "--evaluations", "26", "--budget-usd", "3", model=name)
+    assert "[bold]hello second line" in done.stderr and "\x1b" not in done.output and "\x07" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "a new search needs a recipe and --out"),
+        (["demo", "--llm", "none"], "a new search needs a recipe and --out"),
+        (["RECIPE", "--llm", "none", "--out", "OUT"], "give --evaluations or --budget-hours"),
+        (["RECIPE", "--out", "OUT", "--evaluations", "9"], "--llm"),
+        (["RECIPE", "--llm", "none=0", "--out", "OUT", "--evaluations", "9"], "a share above 0"),
+        (["RECIPE", "--llm", "none", "--out", "OUT", "--evaluations", "9", "--on", "mars"], 'not on "mars"'),
+        (["RECIPE", "--llm", "none", "--out", "OUT", "--evaluations", "9", "--rendering", "x"], "--rendering is one"),
+        (["RECIPE", "--llm", "none", "--out", "OUT", "--evaluations", "9", "--set", "seed=1"], "sets seed itself"),
+        (["demo", "--llm", "none", "--out", "OUT", "--evaluations", "9"], "no images to reward by"),
+        (["--status", "OUT"], "there is no search here"),
+        (["--resume", "OUT"], "there is no search here to go on with"),
+        (["--status", "OUT", "--evaluations", "9"], "leave out --evaluations"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_a_sentence(tmp_path: Path, words: list[str], told: str) -> None:
+    places = {"OUT": str(tmp_path / "found"), "RECIPE": str(recipe(tmp_path))}
+    done = run(*(places.get(word, word) for word in words))
+    assert done.exit_code == 2 and told in done.stderr, done.output
+    assert not (tmp_path / "found").exists()
+    assert "Traceback" not in done.output
