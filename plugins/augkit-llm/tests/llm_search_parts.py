@@ -96,11 +96,6 @@ def landscape(recipe: str, policy: str, seed: int, epochs: int, weights: str | N
     return {"reward": reward, "standard_error": 0.01, "groups": groups, "intensity": {}, "seconds": 0.0}
 
 
-def shaped(strategy: Mapping[str, Any]) -> bool:
-    """Whether the landscape knows a strategy."""
-    return len(strategy["pipeline"]) == 1
-
-
 def _found(stage: Stage, where: Mapping[str, str], folder: Path, seeds: Sequence[int]) -> list[jobs.Task]:
     return [
         jobs.Task(
