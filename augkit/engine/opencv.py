@@ -46,6 +46,10 @@ from augkit.operators.host import HOST
 
 LONGEST = 32_000
 """Pixels a side up to which OpenCV works."""
+THREADED = 200 * 200
+"""Pixels an image from which a second thread gains: below, it waits for Python's lock longer than it works."""
+MOST_THREADS = 4
+"""A fifth to a quarter of an image's time is spent under that lock, so more cannot gain."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -62,8 +66,9 @@ def execute(
     """Do to each image what the plan says, as `augkit.engine.batched.execute` does, on the CPU.
 
     Images that drew an opaque operator that is not in `HOST`, and images of more than 4 channels, go the batched way.
-    The number of threads is torch's. Results differ from the batched executor's by rounding and at the border of
-    interpolating warps; the catalogue of operators states by how much.
+    Images of `THREADED` pixels or more run on torch's number of threads, `MOST_THREADS` at most.
+    Results differ from the batched executor's by rounding and at the border of interpolating warps; the catalogue of
+    operators states by how much.
     """
     batched.check(images, plan)
     rgb = check_channels(plan.choices, images)
@@ -78,7 +83,8 @@ def execute(
         apart = apart | (kinds < 0).all(1)  # untouched floats stay exact
     work = images.expand(-1, 3, -1, -1) if rgb else images
     work = work if work.dtype == torch.uint8 else batched.to_work(work, recycled)
-    threads = torch.get_num_threads()
+    large = images.shape[2] * images.shape[3] >= THREADED
+    threads = min(torch.get_num_threads(), MOST_THREADS) if large else 1
     with _single_threaded():
         [run] = _each(threads, lambda out: _Run(plan, work, result, out), [out])
         run.run((~apart).nonzero()[:, 0].tolist(), threads)
