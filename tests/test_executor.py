@@ -54,6 +54,29 @@ def test_masked_equals_grouped(resample: str, fill: str, exact: bool, out: Outpu
     assert torch.equal(execute(images, plan, out=out), execute(images, plan, out=out, masked=True))
 
 
+@pytest.mark.parametrize("fill", ["black", "mean", "reflect"])
+@pytest.mark.parametrize("resample", ["nearest", "bilinear"])
+def test_warps_along_the_axes_run_alike_both_ways(resample: str, fill: str) -> None:
+    """A batch without a turned image takes a shorter way to its coordinates, however many warps an image has."""
+    upright = tuple(map(choice, ("hflip", "vflip", "random_crop", "translate_x", "translate_y", "resize_crop")))
+    images = photos(32, 64)[:, :, :27].contiguous()
+    plan = random_plan(upright, 64, 4, seed=3, image=ImageSettings(resample, fill), empty=0.3)
+    assert torch.equal(execute(images, plan), execute(images, plan, masked=True))
+
+
+@pytest.mark.parametrize("resample", ["nearest", "bilinear"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_mirrors_are_flips(resample: str, exact: bool) -> None:
+    images = photos(32, 64)[:, :, :27].contiguous()
+    mirrors = (choice("hflip"), choice("vflip"))
+    plan = random_plan(mirrors, 64, 4, seed=4, image=ImageSettings(resample, exact=exact), empty=0.3)
+    expected = images.clone()
+    for row, drawn in enumerate(plan.choice.tolist()):
+        for k in drawn:
+            expected[row] = expected[row] if k < 0 else expected[row].flip(2 - k)
+    assert torch.equal(execute(images, plan), expected)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
