@@ -11,7 +11,7 @@ from augkit.errors import InputError
 NAMES = ("auto", "batched", "compiled", "opencv")
 LARGE = 80 * 80
 """Pixels an image from which one image at a time is faster on the host than whole batches, whatever the policy; with
-bilinear warps alone it is so from 56 x 56."""
+bilinear warps it is so from about 64 x 64."""
 
 
 def check_name(name: str) -> None:
