@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import re
 import signal
@@ -29,6 +30,8 @@ from augkit.registry import Registry
 
 TINY = ("epochs=3", "data.test_share=0.8", "data.image_size=8", "data.imbalance=10")
 POLICIES = ("none", "trivialaugment")
+KILLS = int(os.environ.get("AUGKIT_KILLS", "8"))
+"""Of a grid, at random moments; 20 take some four minutes."""
 TIMED = {"minutes", "written", "seconds"}
 
 
@@ -368,7 +371,7 @@ def same_as_undisturbed(out: Path, undisturbed: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("kills", "epochs"), [(3, 4), (8, 12)])
+@pytest.mark.parametrize(("kills", "epochs"), [(3, 4), (KILLS, max(12, KILLS))])
 def test_kills_lose_nothing_and_change_no_number(kills: int, epochs: int, tmp_path: Path) -> None:
     longer = f"epochs={epochs}"
     quietly(tiny(longer), tmp_path / "undisturbed", jobs=2)
