@@ -279,7 +279,7 @@ def test_nothing_is_asked_or_trained_again_when_a_finished_search_goes_on(
 
 
 def test_the_best_is_never_lost(tmp_path: Path) -> None:
-    """After each generation the best is at least as good as before, of those of the last stage."""
+    """After each generation the best is as good as before, or better by more than can be chance."""
     model = transcript(tmp_path / "t.jsonl", many_replies(9, 4))
     rewards: list[float] = []
     with new(tmp_path / "found", settings(tmp_path, [model]), Budget(evaluations=120)) as search:
@@ -289,11 +289,12 @@ def test_the_best_is_never_lost(tmp_path: Path) -> None:
             told(number, search.standing.best())
             found = search.standing.best()
             assert found is not None and found.stage.name == "full"
-            rewards.append(found.score.reward + found.score.standard_error)
+            rewards.append(found.score.reward)
 
         search.teller.generation = generation
         search.run()
-    assert len(rewards) > 3 and all(later >= earlier - 0.02 for earlier, later in pairwise(rewards))
+    assert len(rewards) > 3 and len(set(rewards)) > 1
+    assert all(later == earlier or later > earlier + 0.01 for earlier, later in pairwise(rewards))
 
 
 # what is refused
