@@ -18,7 +18,7 @@ from typing import Any
 
 from augkit.errors import StateError
 from augkit_llm.models import Question, Reply
-from augkit_llm.records import TABLES, VERSION, Candidate, Evaluation, Spent
+from augkit_llm.records import TABLES, VERSION, Candidate, Closing, Evaluation, Spent
 
 FILE = "search.sqlite"
 
@@ -278,6 +278,23 @@ class Archive:
             for row in self.rows(query, (stage, stage))
         ]
 
+    # what follows a stop
+
+    def finish_closing(self, one: Closing) -> None:
+        """Store what a part of the finale gave; a failure may be replaced."""
+        value = None if one.value is None else json.dumps(one.value)
+        row = one.kind, one.stage, one.subject, one.seed, one.state, value, one.reason, one.seconds
+        with self.writing() as db:
+            db.execute(f"INSERT OR REPLACE INTO finale VALUES ({', '.join('?' * len(row))})", row)
+
+    def closings(self, kind: str, stage: str | None = None) -> list[Closing]:
+        """Training runs of twins, or readings of the test set, all or those of a stage."""
+        query = "SELECT * FROM finale WHERE kind = ? AND (? IS NULL OR stage = ?) ORDER BY stage, subject, seed"
+        return [
+            Closing(**{**dict(row), "value": None if row["value"] is None else json.loads(row["value"])})
+            for row in self.rows(query, (kind, stage, stage))
+        ]
+
     # what was spent, and why it stopped
 
     def spent(self) -> Spent:
@@ -309,6 +326,7 @@ class Archive:
         """All that a search's settings, seed and replies decide: the archive without times, costs and places."""
         calls = "SELECT key, model, prompt, reply FROM calls WHERE state = 'answered' ORDER BY key"
         runs = "SELECT stage, subject, seed, state, reward, standard_error, reason FROM evaluations ORDER BY 1, 2, 3"
+        finale = "SELECT kind, stage, subject, seed, state FROM finale ORDER BY 1, 2, 3, 4"
         last = self.stopped()
         return {
             "settings": self.meta("settings"),
@@ -319,6 +337,7 @@ class Archive:
             ],
             "evaluations": [tuple(row) for row in self.rows(runs)],
             "stop": last and (last["reason"], last["evaluations"]),
+            "finale": [tuple(row) for row in self.rows(finale)],
         }
 
 

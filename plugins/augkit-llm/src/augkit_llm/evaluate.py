@@ -1,7 +1,7 @@
 """Training runs that measure a strategy: the stages of the cascade, and one run as a task for `augkit.lab.jobs`.
 
 The reward of a run is its balanced accuracy on the recipe's validation images after the last epoch, 0..1; higher is
-better. The test set stays unread.
+better. The test set stays unread; `read_test` is for a search that has stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augkit.errors import DocumentError
+from augkit.errors import DocumentError, StateError
 
 if TYPE_CHECKING:
     from augkit.lab.jobs import Task
@@ -153,6 +153,42 @@ def measure(recipe: str, policy: str, seed: int, epochs: int, weights: str | Non
         "intensity": intensity(folder, registry()),
         "seconds": summary["seconds_per_epoch"],
     }
+
+
+def read_test(run: str) -> dict[str, Any]:
+    """How well a finished run's model does on the test set; the run folder is left as it is.
+
+    Args:
+        run: its folder, whose checkpoint is that of the last epoch.
+
+    Returns:
+        All 0..1: `balanced`, the mean over classes, and its `standard_error` over the images; `all`, over images;
+        `many`, `medium` and `few`, the mean over the classes of a group (None for one that is absent).
+
+    Raises:
+        AugkitError: there is no finished run, or its data are no longer the same.
+    """
+    from augkit.lab import data as lab_data
+    from augkit.lab import folder as files
+    from augkit.lab.loop import prepare
+    from augkit.lab.recipe import read_recipe
+    from augkit.lab.run import pick_device, same_data, threads
+    from augkit.plugins import registry
+
+    folder = Path(run)
+    checkpoint = files.load_checkpoint(folder)
+    if checkpoint is None or not (folder / files.SUMMARY).exists():
+        raise StateError("there is no finished run here whose model could be tested", file=folder)
+    recipe = read_recipe(folder / files.RECIPE)
+    device = pick_device(recipe.device)
+    with threads(recipe.threads):
+        data = lab_data.load(recipe.data, device)
+        same_data(folder, data)
+        training = prepare(recipe, data, registry(), device)
+        training.load_state_dict(checkpoint)
+        scores, _ = training.evaluate(data.test)
+    accuracy, error = balanced(list(zip(scores.correct.tolist(), scores.seen.tolist(), strict=True)))
+    return {"balanced": accuracy, "standard_error": error, **scores.summary(data.class_counts)}
 
 
 def balanced(classes: Sequence[tuple[int, int]]) -> tuple[float, float]:

@@ -60,6 +60,17 @@ CREATE TABLE stops (
     id INTEGER PRIMARY KEY, reason TEXT NOT NULL, words TEXT NOT NULL, evaluations INTEGER NOT NULL,
     tokens INTEGER NOT NULL, usd REAL NOT NULL, seconds REAL NOT NULL
 );
+CREATE TABLE finale (
+    kind TEXT NOT NULL CHECK (kind IN ('twin', 'test')),
+    stage TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('done', 'failed')),
+    value TEXT,
+    reason TEXT,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (kind, stage, subject, seed)
+);
 """
 
 UNANSWERED, INVALID, DUPLICATE, REFUSED = "unanswered", "invalid", "duplicate", "refused"
@@ -134,6 +145,27 @@ class Evaluation:
     """All that the run returned."""
     reason: str | None = None
     seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Done once a search had stopped: a training run of the best strategy's twin, or a reading of the test set.
+
+    It stands apart from the evaluations, so that nothing which chooses can see it.
+    """
+
+    kind: str
+    """`twin` or `test`."""
+    stage: str
+    subject: str
+    """A hash, a control's name, or a hash with `-twin`."""
+    seed: int
+    state: str
+    """`done` or `failed`."""
+    value: dict[str, Any] | None = None
+    """As `augkit_llm.evaluate.measure` (twin) or `read_test` (test) returned it."""
+    reason: str | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

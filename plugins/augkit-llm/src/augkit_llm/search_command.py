@@ -143,11 +143,13 @@ def _options(rendering: str | None, api_base: str | None, usd_per_mtok: str | No
 
 def _run(opened: AbstractContextManager[Search], folder: Path, as_json: bool) -> None:
     """Search, and say how it ended; interrupted, say how it goes on."""
+    from augkit_llm.finale import close
     from augkit_llm.search import NO_ANSWER
 
     try:
         with opened as search:
             stop = search.run()
+            close(search)
             facts = search.standing.facts(search.budget)
     except KeyboardInterrupt:
         fail(f"interrupted; go on with: augkit search --resume {shlex.quote(str(folder))}")
