@@ -153,6 +153,7 @@ assert 0.1 < white < 0.6, white
 OWN_PLUGINS = {
     "augkit-cuda": ("cuda", "cuda_agnostic", "cuda_monotone", "cuda_online"),
     "augkit-doda": ("doda", "doda_uniform"),
+    "augkit-llm": (),
 }
 
 
@@ -179,16 +180,16 @@ def test_our_plugins_build_and_install_beside_augkit(wheel: Path, tmp_path: Path
         assert any(file.endswith(".yaml") for file in kept)
         assert kept <= set(zipfile.ZipFile(wheels[-1]).namelist())
     run_in(tmp_path, python, *INSTALL, wheel, *wheels)
-    where = run_in(
-        tmp_path, python, "-c", "import augkit_cuda, augkit_doda; print(augkit_cuda.__file__, augkit_doda.__file__)"
-    )
-    assert all(Path(path).is_relative_to(site) for path in where.split())
+    for module in (name.replace("-", "_") for name in OWN_PLUGINS):
+        where = run_in(tmp_path, python, "-c", f"import {module}; print({module}.__file__)")
+        assert Path(where.strip()).is_relative_to(site)
     listed = run_in(tmp_path, command, "policies", "--json")
     for distribution, names in OWN_PLUGINS.items():
         for name in names:
             assert run_in(tmp_path, command, "show", name).startswith(f"{name}: ")
         assert listed.count(f'"from": "{distribution} 0.1.0"') == len(names)
-    assert "--state" in run_in(tmp_path, command, "levels", "--help")
+    for verb, option in (("levels", "--state"), ("write", "--llm"), ("search", "--evaluations")):
+        assert option in run_in(tmp_path, command, verb, "--help")
 
 
 @pytest.mark.parametrize("name", [name for names in OWN_PLUGINS.values() for name in names])
