@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BUDGETS = ("evaluations", "budget_usd", "budget_tokens", "budget_hours")
 WITH_RESUME = ("resume", *BUDGETS, "jobs", "on", "as_json")
 WITH_STATUS = ("status", "as_json")
+WITH_REPORT = ("report", "against")
 
 
 def search(
@@ -41,6 +42,13 @@ def search(
     out: Annotated[Path | None, typer.Option(help="The folder of a new search.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the search in a folder.")] = None,
     status: Annotated[Path | None, typer.Option(metavar="DIR", help="Tell how far the search in a folder is.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write report/index.html about the search in a folder.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="With --report: another search on the same recipe; may be repeated."),
+    ] = None,
     population: Annotated[int, typer.Option(min=1, max=1000, help="Strategies of a generation.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
     seeds: Annotated[int, typer.Option(min=2, max=1000, help="Training runs of a strategy in each stage.")] = 2,
@@ -82,6 +90,7 @@ def search(
         augkit search recipe.yaml --llm none --evaluations 60 --out control
         augkit search --resume found --evaluations 90
         augkit search --status found
+        augkit search --report found --against control
         augkit train recipe.yaml --set policy=found/best.yaml
     """
     given = {name for name in context.params if _said(context, name)}
@@ -89,6 +98,14 @@ def search(
         _only(given, WITH_STATUS, "--status tells of a search and changes nothing")
         _status(status, as_json)
         return
+    if report is not None:
+        from augkit_llm.report import write
+
+        _only(given, WITH_REPORT, "--report tells of a search and changes nothing")
+        print(write(report, against or []))
+        return
+    if against:
+        raise DataError("--against belongs to --report: say whose report it is")
     from augkit_llm.budget import Budget
 
     budget = Budget(evaluations, budget_tokens, budget_usd, budget_hours)
@@ -144,12 +161,14 @@ def _options(rendering: str | None, api_base: str | None, usd_per_mtok: str | No
 def _run(opened: AbstractContextManager[Search], folder: Path, as_json: bool) -> None:
     """Search, and say how it ended; interrupted, say how it goes on."""
     from augkit_llm.finale import close
+    from augkit_llm.report import write
     from augkit_llm.search import NO_ANSWER
 
     try:
         with opened as search:
             stop = search.run()
             close(search)
+            page = write(folder, registry=search.proposer.registry)
             facts = search.standing.facts(search.budget)
     except KeyboardInterrupt:
         fail(f"interrupted; go on with: augkit search --resume {shlex.quote(str(folder))}")
@@ -158,6 +177,7 @@ def _run(opened: AbstractContextManager[Search], folder: Path, as_json: bool) ->
         show_json(facts)
     else:
         _tell(facts)
+        print(f"report: {page}")
     if stop.reason == NO_ANSWER:
         raise typer.Exit(1)
 

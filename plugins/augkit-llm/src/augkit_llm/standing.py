@@ -67,7 +67,7 @@ class Standing:
         """What a model is told of a ranked candidate."""
         stage, score = self.measured(one)
         values = [run.value or {} for run in self.archive.evaluations(stage.name) if run.subject == one.hash]
-        groups, intensity = (_mean([value.get(part) for value in values]) or {} for part in ("groups", "intensity"))
+        groups, intensity = (mean_of([value.get(part) for value in values]) or {} for part in ("groups", "intensity"))
         return Parent(one.document or {}, score.reward, score.standard_error, groups, intensity)
 
     def best(self) -> Best | None:
@@ -164,11 +164,11 @@ def figure(score: Score) -> str:
     return f"{score.reward:.3f} ± {score.standard_error:.3f}"
 
 
-def _mean(values: Sequence[Any]) -> Any:
+def mean_of(values: Sequence[Any]) -> Any:
     """The mean of numbers, leaf by leaf; what is missing in all is None."""
     known = [value for value in values if value is not None]
     if not known:
         return None
     if isinstance(known[0], Mapping):
-        return {name: _mean([value.get(name) for value in known]) for name in known[0]}
+        return {name: mean_of([value.get(name) for value in known]) for name in known[0]}
     return statistics.fmean(known)
