@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augkit.errors import DataError, DocumentError
+from augkit.errors import DataError, DocumentError, StateError
 from augkit.lab import data as lab_data
 from augkit.lab.data import spare
 from augkit.lab.folder import load_checkpoint
@@ -79,6 +79,13 @@ def test_a_run_to_choose_by_reads_no_test_image(tmp_path: Path, monkeypatch: pyt
     assert {row["val_images"] for row in rows} == {"20"} and "test_images" not in rows[0]
     with pytest.raises(DocumentError, match="nothing measures this run"):
         train(TINY | {"test": False, "data": {"source": "digits"}}, out=tmp_path / "other")
+
+
+def test_a_file_of_something_else_is_no_checkpoint(tmp_path: Path) -> None:
+    for other in ({"weight": torch.ones(1)}, [1]):
+        torch.save(other, tmp_path / "checkpoint.pt")
+        with pytest.raises(StateError, match="not a checkpoint of augkit train"):
+            train(TINY | {"model": {"name": "resnet8_cifar", "weights": str(tmp_path)}}, out=tmp_path / "run")
 
 
 def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:

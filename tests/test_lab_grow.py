@@ -79,6 +79,16 @@ def test_more_is_taken_and_fewer_or_other_refused(tmp_path: Path) -> None:
         settled(first, tmp_path)
 
 
+def test_a_recipe_that_leaves_the_test_set_unread_is_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["--set", "test=false", "--set", "data.validation_per_class=2", "--out", str(tmp_path / "cmp")]
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "demo", "--policy", "none,mixup", *told])
+    assert ended.value.code == 2 and not (tmp_path / "cmp").exists()
+    assert capsys.readouterr().err == "error: test: a comparison is of test accuracies: leave test at true\n"
+
+
 def test_a_policy_that_has_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     document = tmp_path / "mine.yaml"
     (tmp_path / "cmp").mkdir()

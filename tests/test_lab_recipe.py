@@ -95,11 +95,12 @@ def test_overrides() -> None:
         ("epochs.x=1", "epochs is 200 and has no parts"),
         ("precision=half", "precision: this should be 'float32' or 'bf16'"),
         ("loss=balancedsoftmax", 'Did you mean "balanced_softmax"?'),
+        ("loss.wrong=1", "(from --set loss.wrong=1)"),
     ],
 )
 def test_wrong_overrides(override: str, says: str) -> None:
     with pytest.raises(DocumentError) as caught:
-        load_recipe(PLAIN | {"epochs": 200}, REGISTRY, [override])
+        load_recipe(PLAIN | {"epochs": 200}, REGISTRY, ["loss=ldam_drw", override])
     assert says in str(caught.value)
 
 

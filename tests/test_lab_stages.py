@@ -72,6 +72,10 @@ def test_the_first_stage_does_not_know_of_a_second(option: str, registry: Regist
     assert ["test" in record for record in (*ones, *others)] == [False, False, False, True]
 
 
+def test_the_policy_is_told_the_length_of_the_first_stage(registry: Registry) -> None:
+    assert begun(registry, "policy=cmo", "stages=[{train: {epochs: 7}}, finetune_head]").policy.facts.epochs == 7
+
+
 @pytest.mark.parametrize("stage", ["finetune_head", "retrain_head"])
 def test_only_the_last_layer_learns(stage: str, registry: Registry) -> None:
     run = begun(registry, f"stages=[train, {{{stage}: {{epochs: 2, lr: 0.5}}}}]", "model=resnet8_cifar")

@@ -126,7 +126,7 @@ def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.d
         class_counts=data.class_counts,
         class_names=data.class_names,
         num_samples=len(data.train),
-        epochs=recipe.epochs,
+        epochs=recipe.stage_epochs[0],
         seed=recipe.seed,
         device=device,
         out=Output(torch.float32, recipe.data.mean, recipe.data.std),

@@ -64,11 +64,11 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     write(folder / CHECKPOINT, buffer.getvalue())
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint, on the CPU; None if there is none yet.
+def load_checkpoint(folder: Path, *needed: str) -> dict[str, Any] | None:
+    """The last checkpoint, on the CPU; None if there is none yet. `needed` are the parts that the caller reads.
 
     Raises:
-        StateError: the file is not a checkpoint.
+        StateError: the file is not a checkpoint, or lacks one of these parts.
     """
     path = folder / CHECKPOINT
     if not path.exists():
@@ -79,6 +79,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         raise StateError(
             f"not a readable checkpoint ({type(error).__name__}); remove it to train anew", file=path
         ) from error
+    if not isinstance(state, dict) or not state.keys() >= set(needed):
+        raise StateError("this is not a checkpoint of augkit train; remove it, or name another folder", file=path)
     return state
 
 

@@ -125,6 +125,8 @@ def plan(
         if part in OWN:
             raise DocumentError(f"--set {override}: a comparison takes --policy, --loss and --seeds instead")
     whole = load_recipe(recipe, registry, overrides)
+    if not whole.test:
+        raise DocumentError("a comparison is of test accuracies: leave test at true", path="test")
     shared = shorten(whole) if fast else whole
     base = shared.model_dump(mode="json")
     base["threads"] = base["threads"] or 1

@@ -42,8 +42,8 @@ def measure(folder: Path, registry: Registry) -> dict[str, dict[str, float] | No
         recipe = read_recipe(folder / files.RECIPE)
         data = lab_data.load(recipe.data)
         policy = build_policy(recipe, data, registry, torch.device("cpu"))
-        policy.load_state_dict((files.load_checkpoint(folder) or {})["policy"])
-        files.write_json(path, _by_group(policy, data, recipe.epochs))
+        policy.load_state_dict((files.load_checkpoint(folder, "policy") or {})["policy"])
+        files.write_json(path, _by_group(policy, data, recipe.stage_epochs[0]))
     found: dict[str, dict[str, float] | None] = json.loads(path.read_text(encoding="utf-8"))
     return found
 

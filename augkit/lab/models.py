@@ -229,7 +229,7 @@ def load_weights(model: nn.Module, run: Path) -> None:
     Raises:
         DocumentError: there is no such run, or its model is another one.
     """
-    state = files.load_checkpoint(run) if run.is_dir() else None
+    state = files.load_checkpoint(run, "model") if run.is_dir() else None
     if state is None:
         raise DocumentError(f"{run} is no run folder with a checkpoint.pt in it", path="model.weights")
     there, here = ({k: v.shape for k, v in weights.items()} for weights in (state["model"], model.state_dict()))

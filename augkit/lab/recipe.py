@@ -374,8 +374,8 @@ def _lines(read: Source, given: Mapping[Place, str]) -> dict[Place, int]:
 
 def _told(given: Mapping[Place, str], place: Place) -> str:
     """The override that a place came from, in brackets."""
-    overridden = next((text for p, text in given.items() if p == place[: len(p)]), None)
-    return f" (from --set {overridden})" if overridden else ""
+    overridden = max((p for p in given if p == place[: len(p)]), key=len, default=None)  # the one that says most
+    return f" (from --set {given[overridden]})" if overridden else ""
 
 
 def _sentence(fault: Mapping[str, Any], place: Place) -> str:

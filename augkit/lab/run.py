@@ -88,7 +88,7 @@ def _train(recipe: Recipe, registry: Registry, device: torch.device, folder: Pat
     run = prepare(recipe, data, registry, device)
     with files.claim(folder):
         files.write_yaml(folder / files.RECIPE, recipe.model_dump(mode="json"))  # a wrong recipe claims nothing
-        checkpoint = files.load_checkpoint(folder)
+        checkpoint = files.load_checkpoint(folder, "recipe", "stage", "model", "policy", "records")
         if checkpoint is not None:
             if checkpoint["recipe"] != recipe.hash:
                 raise StateError("the checkpoint belongs to another recipe; remove it to train anew", file=folder)
@@ -238,7 +238,7 @@ def finish(run: Training, folder: Path) -> None:
     from augkit.report.pictures import draw_run
 
     which, split = ("test", run.data.test) if run.recipe.test else ("val", run.data.val)
-    assert split is not None  # `check_test`
+    assert split is not None  # `prepare` refuses such a recipe without any
     scores, _ = run.evaluate(split)
     names, groups = run.data.class_names, group_of(run.data.class_counts)
     counts, seen, correct = (tensor.tolist() for tensor in (run.data.class_counts, scores.seen, scores.correct))

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from augkit import Policy
 from augkit.cli.app import build
-from augkit.errors import DataError, InputError
+from augkit.errors import DataError, InputError, StateError
 from augkit.lab.folder import save_checkpoint
 from augkit.learning.probe_pool import ProbePool
 
@@ -80,6 +80,9 @@ def test_the_verb_writes_the_picture_and_names_what_is_wrong(tmp_path: Path) -> 
         read_levels(tmp_path / "run", "weight")
     with pytest.raises(DataError, match=r"no run folder with a checkpoint\.pt"):
         read_levels(tmp_path / "nowhere")
+    save_checkpoint(tmp_path, {"weights": torch.ones(1)})
+    with pytest.raises(StateError, match="not a checkpoint of augkit train"):
+        read_levels(tmp_path)
 
 
 def test_a_run_without_levels_says_so(tmp_path: Path) -> None:

@@ -46,8 +46,9 @@ def read_levels(folder: Path, state: str = "depth") -> Levels:
 
     Raises:
         DataError: there is no checkpoint, no ended epoch, or no such state in it.
+        StateError: it is no checkpoint of a run.
     """
-    stored = load_checkpoint(folder) if folder.is_dir() else None
+    stored = load_checkpoint(folder, "policy") if folder.is_dir() else None
     if stored is None:
         raise DataError(f"this is no run folder with a {CHECKPOINT}; give the folder of a run", file=folder)
     policy = stored["policy"]
