@@ -81,7 +81,7 @@ def use(found: Mapping[str, Any]) -> str:
         lines.plot(range(1, len(epochs) + 1), [sum(epoch) for epoch in epochs], "o-", markersize=3, color=COLORS[group])
     bars.set_yticks(range(len(operators)), [_plain(name) for name in operators], fontsize=8)
     bars.set(xlabel="times an image met it", ylim=(len(operators) - 0.5, -0.5))
-    bars.legend(title="class group", fontsize=8, frameon=False)
+    figure.legend(*bars.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     lines.set(xlabel="epoch", ylabel="operators an image", ylim=(0, None))
     lines.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _svg(figure)
