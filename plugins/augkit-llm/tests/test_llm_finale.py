@@ -30,14 +30,14 @@ BY_CLASS = {
 }
 
 
-def begun(folder: Path, documents: list[dict[str, Any]], evaluations: int) -> Path:
+def begun(folder: Path, documents: list[dict[str, Any]], evaluations: int, name: str = "found") -> Path:
     """A search with its finale, a strategy a generation."""
     lines = [reply(f"g{k}.s0.a0", one) for k, one in enumerate(documents)]
     chosen = settings(folder, [transcript(folder / "t.jsonl", lines)], 1, STAGES)
-    with new(folder / "found", chosen, Budget(evaluations, usd=3.0)) as search:
+    with new(folder / name, chosen, Budget(evaluations, usd=3.0)) as search:
         search.run()
         close(search)
-    return folder / "found"
+    return folder / name
 
 
 def gone_on(folder: Path, evaluations: int | None = None) -> None:
@@ -132,8 +132,7 @@ def test_a_raised_budget_reads_the_test_for_a_new_best_and_tells_both(
     whole, _, tests, both = read(folder)
     assert len(both) == 2 and both[0]["hash"] != both[1]["hash"] and both[0]["why"] == ALIKE
     assert len(tests) == 10
-    (tmp_path / "at_once").mkdir()
-    once, *_ = read(begun(tmp_path / "at_once", documents, 10))
+    once, *_ = read(begun(tmp_path, documents, 10, "at_once"))
     for part in ("generations", "calls", "candidates", "evaluations", "stop"):
         assert once[part] == whole[part], part
     assert f"# sha256: {both[1]['hash']}" in (folder / "best.yaml").read_text()
