@@ -43,7 +43,8 @@ def test_a_search_tells_what_it_plans_does_and_finds(tmp_path: Path) -> None:
     ):
         assert words in done.stderr, words
     assert "best: reward 0." in done.stdout and "trivialaugment: 0.36" in done.stdout
-    last = done.stdout.strip().splitlines()[-1]
+    last, page = done.stdout.strip().splitlines()[-2:]
+    assert page == f"report: {tmp_path / 'found' / 'report' / 'index.html'}"
     assert (
         last.startswith("stopped (evaluations): ") and "evaluations are made and one more strategy may take 6" in last
     )
