@@ -269,6 +269,16 @@ def test_training_answers_move_the_levels_of_the_online_variant(
     assert (between > 0) is (bool(spread) and script != "never right")
 
 
+def test_a_class_that_was_not_met_keeps_its_level() -> None:
+    policy = Policy.load("cuda_online", class_counts=[30, 30], seed=4)
+    for epoch in range(3):
+        targets = torch.zeros(40, dtype=torch.int64)
+        policy.plan(targets)
+        policy.observe(nn.functional.one_hot(targets, 2).float())
+        policy.end_epoch()
+        assert depth(policy) == [epoch + 1, 0]
+
+
 def test_the_online_variant_trains_on_what_the_curriculum_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy.load("cuda_online", class_counts=[10] * 11, seed=4)
     policy.state["depth"].copy_(torch.arange(11.0))
