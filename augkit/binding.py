@@ -10,8 +10,8 @@ from torch import Tensor
 
 from augkit.engine.program import Sizes, steps_of
 from augkit.errors import DocumentError, InputError
-from augkit.strategy.needs import mixes_of
 from augkit.strategy.model import Strategy, UseStep
+from augkit.strategy.needs import mixes_of
 from augkit.strategy.probes import most_images, too_many
 
 Counts = Sequence[int] | Tensor | Mapping[int, int]

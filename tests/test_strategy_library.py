@@ -12,11 +12,11 @@ from strategies_gen import Box
 
 from augkit import Policy
 from augkit.registry import Registry
-from augkit.strategy.needs import nested
 from augkit.strategy.describe import most_operators, words
 from augkit.strategy.document import load_strategy
 from augkit.strategy.evaluate import evaluate
 from augkit.strategy.model import BatchStep, OneOfStep, OperatorStep, PickStep
+from augkit.strategy.needs import nested
 
 LIBRARY = {
     "none",

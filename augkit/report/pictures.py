@@ -39,7 +39,8 @@ def draw_run(folder: Path) -> list[Path]:
 
 
 def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
-    """Bars: accuracy of each class on test (or validation) images, most frequent first, coloured by group; a line: training images (log)."""
+    """Bars: accuracy of each class on test (or validation) images, most frequent first, coloured by group; a line:
+    training images (log)."""
     rows = sorted(classes, key=lambda row: -int(row["train_images"]))
     counts = [int(row["train_images"]) for row in rows]
     measured = "test" if "test_images" in rows[0] else "validation"
