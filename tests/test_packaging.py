@@ -45,7 +45,7 @@ def test_metadata() -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     supported = SpecifierSet(metadata["Requires-Python"])
     assert [minor for minor in range(8, 16) if f"3.{minor}.5" in supported] == [10, 11, 12, 13]
-    assert {"dev", "tensorboard", "llm"} <= set(metadata.get_all("Provides-Extra") or ())
+    assert {"dev", "tensorboard", "ray"} <= set(metadata.get_all("Provides-Extra") or ())
     scripts = importlib.metadata.entry_points(group="console_scripts", name="augkit")
     assert [script.value for script in scripts] == ["augkit.cli:main"]
 

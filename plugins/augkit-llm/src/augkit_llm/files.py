@@ -27,7 +27,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = None if isinstance(resolve(value), str) else '"'
+    plain = value.isprintable() and isinstance(resolve(value), str)  # what ends a line only in YAML 1.1 is escaped
+    style = None if plain else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
