@@ -10,7 +10,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,15 +194,10 @@ def read_test(run: str) -> dict[str, Any]:
 def balanced(classes: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """Mean accuracy over classes of (right answers, images), and its standard error over the images, both 0..1.
 
-    Each class's answers are taken for draws of their own; with one image a class, as from a held-out share of a long
-    tail, the error of a hundred classes is some 3 points.
+    Each class's answers are taken for draws of their own, with the unbiased variance of each class; a class with a
+    single image tells nothing of its own, which is one reason why `check_recipe` asks for `ENOUGH`.
     """
     known = [(right / images, images) for right, images in classes if images]
     accuracy = sum(rate for rate, _ in known) / len(known)
-    variance = sum(rate * (1 - rate) / images for rate, images in known)
+    variance = sum(rate * (1 - rate) / max(1, images - 1) for rate, images in known)
     return accuracy, math.sqrt(variance) / len(known)
-
-
-def as_json(found: Sequence[Stage]) -> list[dict[str, Any]]:
-    """Stages for an archive; `Stage(**one)` gives each back."""
-    return [asdict(stage) for stage in found]
