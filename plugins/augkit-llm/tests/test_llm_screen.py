@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from augkit_llm.limits import misfit
 from augkit_llm.propose import random_document
 from augkit_llm.screen import Screened, screen
 from augkit_llm.trace import Stage
 
+from augkit.lab.recipe import load_recipe
 from augkit.plugins import registry
 from augkit.strategy.document import load_strategy
 
@@ -143,3 +145,13 @@ def test_any_data_set_will_do(counts: list[int], size: int) -> None:
 def test_most_random_documents_are_worth_training() -> None:
     found = [look(random_document(np.random.default_rng(seed), REGISTRY)) for seed in range(6)]
     assert sum(one.problem is None for one in found) >= 4
+
+
+def test_a_strategy_that_the_recipe_cannot_train_is_told_before_it_is() -> None:
+    recipe = load_recipe("demo", REGISTRY)
+    plain = load_strategy(picks(p=0.5, strength=0.2), REGISTRY).document
+    told = misfit({**plain, "image": {"fill": "mean"}}, recipe, REGISTRY)
+    assert told is not None and "random_crop" in told and "base.before[0]" in told
+    assert misfit(plain, recipe, REGISTRY) is None
+    loose = load_recipe("demo", REGISTRY, ["base.before=[]"])
+    assert misfit({**plain, "image": {"fill": "mean"}}, loose, REGISTRY) is None

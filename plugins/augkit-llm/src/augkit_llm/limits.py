@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from augkit.errors import DocumentError
 from augkit.operators.external import is_external
@@ -12,6 +14,9 @@ from augkit.strategy.document import load_strategy
 from augkit.strategy.model import Strategy
 from augkit.strategy.needs import nested
 from augkit.strategy.order import has_probes
+
+if TYPE_CHECKING:
+    from augkit.lab.recipe import Recipe
 
 FORBIDDEN = ("val_correct", "val_seen")
 """Signals of the held-out images, by which strategies are rewarded."""
@@ -47,6 +52,26 @@ def limit_broken(strategy: Strategy) -> str | None:
     if any(map(has_probes, (strategy, *nested(strategy.pipeline)))):
         return "it has probes, which ask the model with passes that its rivals do not get"
     return "it reads groups, and a search has no groups of images" if "group" in strategy.needs else None
+
+
+def misfit(document: Mapping[str, Any], recipe: Recipe, registry: Registry) -> str | None:
+    """Why a recipe cannot train a strategy that is valid by itself, in one sentence; None if it can.
+
+    It may disagree with the recipe's base, such as by a fill that would show at the edges of the base's crops.
+    """
+    from augkit.lab.augmentation import strategy_of
+    from augkit_llm.files import write_document
+
+    with TemporaryDirectory() as folder:  # a recipe names its policy by path, and the check is the one of its training
+        path = Path(folder) / "strategy.yaml"
+        write_document(path, document, registry)
+        policy = recipe.policy.model_copy(update={"load": str(path), "params": {}})
+        try:
+            strategy_of(recipe.model_copy(update={"policy": policy}), registry)
+        except DocumentError as error:
+            first = error.problems[0]
+            return f"the recipe cannot train it: {first.path}: {first.message}" if first.path else first.message
+    return None
 
 
 def _names(document: Any) -> Iterator[str]:

@@ -248,7 +248,7 @@ def _search(
             settings.models,
             parts.models,
             parts.data,
-            parts.recipe.epochs,
+            parts.recipe,
             settings.seed,
             settings.repairs,
             prompts=None if settings.prompts is None else Path(settings.prompts),

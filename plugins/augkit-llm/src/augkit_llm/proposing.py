@@ -19,6 +19,7 @@ from augkit_llm.selection import INITIAL, NONE, Draw, draw, stream
 if TYPE_CHECKING:
     import numpy as np
 
+    from augkit.lab.recipe import Recipe
     from augkit.registry import Registry
 
 
@@ -56,8 +57,7 @@ class Proposer:
     opened: Mapping[str, Model]
     """All of them but `none`."""
     data: DataFacts
-    epochs: int
-    """Of the recipe."""
+    recipe: Recipe
     seed: int
     repairs: int = 2
     prompts: Path | None = None
@@ -184,14 +184,17 @@ class Proposer:
 
     def _screened(self, one: Candidate) -> Candidate:
         """Stored, after a look at what it does."""
+        from augkit_llm.limits import misfit
         from augkit_llm.screen import screen
 
         if one.document is not None:
             earlier = self.archive.candidates()
             hashes = {other.hash for other in earlier if other.hash}
             acts = {other.signature for other in earlier if other.signature and other.trainable}
-            size = self.data.image_size
-            found = screen(one.document, self.registry, self.data.counts, size, known=hashes | acts, epochs=self.epochs)
+            size, epochs = self.data.image_size, self.recipe.epochs
+            found = screen(one.document, self.registry, self.data.counts, size, known=hashes | acts, epochs=epochs)
+            if found.problem is None:
+                found = replace(found, problem=misfit(one.document, self.recipe, self.registry))
             again = found.hash in hashes or found.signature in acts
             fate = fates.DUPLICATE if again else fates.REFUSED if found.problem else fates.READY
             one = replace(one, fate=fate, problem=found.problem, facts=found.facts)
