@@ -112,6 +112,26 @@ def test_signals_and_operators_that_are_not_allowed_are_not_told(registry: Regis
     assert prompts.narrowed(registry, ("epoch",)) is registry
 
 
+def test_a_search_offers_only_what_it_trains(registry: Registry) -> None:
+    offered = prompts.admitted(registry)
+    assert offered.operators == registry.operators and set(registry.strategies) > set(offered.strategies)
+    for name in registry.strategies:
+        strategy = load_strategy(name, registry)
+        assert (name in offered.strategies) is not bool(strategy.view_names or strategy.probes), name
+    text = asked(offered, "text")
+    assert "- cuda:" not in text and "- cuda_online:" not in text and "- randaugment:" in text
+    assert "- cuda:" in asked(registry, "text")
+
+
+def test_the_operators_that_a_weak_model_is_offered_vary_with_the_seed(registry: Registry) -> None:
+    offered = prompts.admitted(registry)
+    menus = set()
+    for seed in range(5):
+        form = schema("small", Request("", "initial", DATA, key="g0.s0", seed=seed), offered)
+        menus.add(tuple(form["properties"]["operators"]["items"]["enum"]))
+    assert len(menus) == 5
+
+
 def test_a_picture_is_sent_to_models_that_see(registry: Registry) -> None:
     request = Request("", "initial", DataFacts((5, 3), 32, None, b"png"))
     for sees in (True, False):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from augkit_llm.files import yaml_text
+from augkit_llm.limits import admit
 from augkit_llm.models import ModelError, Question, Rendering, Reply
 from augkit_llm.rendering import strict
 from augkit_llm.writing import MAX_TOKENS, Parent, Request, Written, write
@@ -67,6 +68,20 @@ def test_the_strict_and_the_small_form_become_documents() -> None:
     assert model.questions[0].schema == strict.schema(registry)
     found = written(Told([json.dumps(SMALL)], "small"))
     assert found.document is not None and found.document["palette"] == ["hflip", "rotate"]
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({**GOOD, "views": {"a": ["hflip"], "b": ["vflip"]}}, "a search does not train this strategy: it has views"),
+        ({**GOOD, "pipeline": [{"albumentations:NoSuch": {}}]}, "of another library"),
+        ({**GOOD, "pipeline": ["equalize", {"use": "cuda"}]}, "it has probes"),
+    ],
+)
+def test_what_a_search_does_not_train_goes_back_like_other_faults(document: dict[str, object], told: str) -> None:
+    model = Told([json.dumps(document), json.dumps(GOOD)])
+    found = write(model, Request("", "initial", key="g0.s0"), registry=installed(), admit=admit)
+    assert told in (found.attempts[0].error or "") and found.document == GOOD
 
 
 def test_faults_go_back_with_path_and_hint_and_every_attempt_counts() -> None:

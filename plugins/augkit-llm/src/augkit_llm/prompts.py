@@ -15,11 +15,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from augkit.errors import DocumentError
 from augkit.operators.base import Operator
+from augkit.operators.external import is_external
 from augkit.registry import Registry
 from augkit.strategy.build import SIGNALS
+from augkit.strategy.document import load_strategy
 from augkit.strategy.functions import FUNCTIONS
 from augkit.strategy.reading import read_file
+from augkit_llm.limits import limit_broken
 from augkit_llm.models import Message, ModelError, Rendering
 from augkit_llm.rendering import RenderingError, small, strict
 from augkit_llm.request import DataFacts, Parent, Request
@@ -105,6 +109,20 @@ def narrowed(registry: Registry, allowed: Sequence[str]) -> Registry:
         return registry
     palettes = {name: found for name, found in registry.palettes.items() if set(map(_named, found)) <= set(operators)}
     return replace(registry, operators=operators, palettes=palettes, strategies={})
+
+
+def admitted(registry: Registry) -> Registry:
+    """With what a search trains alone, so that no model is offered what would be refused (see `limits`)."""
+    operators = {name: one for name, one in registry.operators.items() if not is_external(name)}
+    strategies = {name: path for name, path in registry.strategies.items() if _admits(name, registry)}
+    return replace(registry, operators=operators, strategies=strategies)
+
+
+def _admits(name: str, registry: Registry) -> bool:
+    try:
+        return limit_broken(load_strategy(name, registry)) is None
+    except DocumentError:  # a plugin's, which uses what is not installed
+        return False
 
 
 def menu(request: Request, registry: Registry) -> Registry:

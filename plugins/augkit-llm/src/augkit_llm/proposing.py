@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from augkit_llm import records as fates
 from augkit_llm.archive import Archive
@@ -65,6 +66,13 @@ class Proposer:
     at_once: int = 4
     """How many slots are asked for at once, where the budget allows for all of them."""
 
+    @cached_property
+    def offered(self) -> Registry:
+        """What models may choose from."""
+        from augkit_llm.prompts import admitted
+
+        return admitted(self.registry)
+
     def fill(self, generation: int, slots: int, barrier: Barrier) -> Iterator[Candidate]:
         """Propose, screen and store what a generation lacks; each candidate as it is stored.
 
@@ -100,7 +108,7 @@ class Proposer:
             raise _Heard(question)
 
         try:
-            write(model, self._request(one, barrier), registry=self.registry, ask=listen, folder=self.prompts)
+            write(model, self._request(one, barrier), registry=self.offered, ask=listen, folder=self.prompts)
         except _Heard as heard:
             return model.estimate(heard.question)
         raise AssertionError("a strategy was written without a question")
@@ -136,6 +144,7 @@ class Proposer:
 
     def _written(self, one: Candidate, barrier: Barrier) -> Candidate:
         """Ask the slot's model."""
+        from augkit_llm.limits import admit
         from augkit_llm.writing import write
 
         model, asked = self.opened[one.model], 0
@@ -145,11 +154,9 @@ class Proposer:
             asked += 1
             return self._reply(model, question)
 
-        known, most = self.registry, self.repairs
+        how: dict[str, Any] = {"registry": self.offered, "folder": self.prompts, "admit": admit}
         try:
-            found = write(
-                model, self._request(one, barrier), registry=known, repairs=most, ask=ask, folder=self.prompts
-            )
+            found = write(model, self._request(one, barrier), repairs=self.repairs, ask=ask, **how)
         except ModelError as error:
             return replace(one, fate=fates.UNANSWERED, problem=_line(str(error)), attempts=asked)
         one = replace(one, idea=_line(found.idea), attempts=asked, document=found.document)

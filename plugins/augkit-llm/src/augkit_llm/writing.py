@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from augkit_llm.request import DataFacts, Parent, Request
 
 __all__ = ["Attempt", "DataFacts", "Parent", "Request", "Written", "write"]
 
+Admit = Callable[[Mapping[str, Any], Registry], Strategy]
 MAX_TOKENS = {"strict": 8000, "text": 4000, "small": 400}
 """Of a reply by its form; a model that reasons spends most of them before it writes."""
 MOST_ERRORS = 12
@@ -69,6 +70,7 @@ def write(
     ask: Callable[[Question], Reply] | None = None,
     folder: Path | None = None,
     temperature: float = 1.0,
+    admit: Admit = load_strategy,
 ) -> Written:
     """Let a model write one strategy.
 
@@ -80,6 +82,7 @@ def write(
         ask: instead of `model.ask`, for callers that store replies or keep a budget.
         folder: prompts that stand in for the package's.
         temperature: of the model.
+        admit: reads a document; one that raises for more than the format does (`limits.admit`) has its faults go back.
 
     Raises:
         ModelError: the model does not answer, or a prompt cannot be made; and whatever `ask` raises.
@@ -101,7 +104,7 @@ def write(
             seed=zlib.crc32(f"{request.seed}.{request.key}.{number}".encode()) & 0x7FFFFFFF,
         )
         reply = asked(question)
-        found, errors = read(reply, model.rendering, request, registry)
+        found, errors = read(reply, model.rendering, request, registry, admit)
         attempts.append(Attempt(_told(new), reply, "\n".join(errors) or None))
         if found is not None:
             return Written(found, str(found.get("title", "")), tuple(attempts))
@@ -121,7 +124,7 @@ def schema(rendering: Rendering, request: Request, registry: Registry) -> dict[s
 
 
 def read(
-    reply: Reply, rendering: Rendering, request: Request, registry: Registry
+    reply: Reply, rendering: Rendering, request: Request, registry: Registry, admit: Admit = load_strategy
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """The valid document in a reply, or None and what is wrong with it."""
     if not reply.text.strip():
@@ -132,7 +135,7 @@ def read(
         return None, [str(error) + _cut(reply)]
     try:
         document = _document(found, rendering, registry)
-        strategy = load_strategy(document, registry)
+        strategy = admit(document, registry)
     except DocumentError as error:
         return None, _lines(error)
     except AugkitError as error:
