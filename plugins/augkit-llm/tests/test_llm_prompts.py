@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from augkit.plugins import registry as installed
 from augkit.registry import Registry
 from augkit.strategy.document import load_strategy
-from augkit.strategy.reading import read_file
+from augkit.strategy.reading import read_file, read_text
 
 DOCUMENT = read_file(prompts.FOLDER / "example_weights.yaml").data
 PARENT = Parent(DOCUMENT, 0.6123, 0.0119, {"many": 0.9, "few": 0.21}, {"few": {"operators": 1.2}})
@@ -53,6 +53,67 @@ def test_a_strong_model_is_told_every_operator_with_its_range_and_every_signal_a
         assert re.search(rf"^- {name}\b", text, re.MULTILINE)
     assert "- rotate +-0..30 degrees" in text
     assert "- used (over classes and ops)" in text and "- where(condition, a, b)" in text
+
+
+EVERYTHING = """
+augkit: 1
+name: all
+title: Every field that the format names
+params: {a: 0.5}
+palette: [hflip, {rotate: {low: 0, high: 20, signed: true}}]
+state:
+  level: {axes: [classes, ops], init: a, clamp: [0, 1]}
+pipeline:
+  - rotate: {p: a, strength: uniform()}
+  - use: cutout
+  - one_of:
+      - {weight: 2, steps: [hflip]}
+      - {weight: "mean(level[y], over=ops)", steps: [vflip]}
+  - pick: {count: 1, weights: "level[y]", replace: true, strength: a, p: a, each_p: a}
+  - branches: {width: 2, depth: 1}
+  - batch:
+      - cutmix: {p: "class_count[partner] > 3", alpha: 1, partner: pool, weights: "1 / class_count", label: "kept * a"}
+update:
+  - {at: epoch_start, when: "epoch > 2", set: {level: a}}
+  - {at: epoch_end, let: {now: correct}, set: {level: "level + now"}}
+"""
+
+
+def test_every_name_that_the_format_tells_can_be_used(registry: Registry) -> None:
+    """The loader takes each operator, table, strategy, signal, function, mixing and field that a model is told of."""
+    text = asked(registry, "text")
+    load_strategy(read_text(EVERYTHING).data, registry)
+    fields = set(re.findall(r"`(\w+)`", text.partition("## Expressions")[0]))
+    assert {"label", "kept", "pick", "batch", "clamp"} <= fields <= set(re.findall(r"\w+", EVERYTHING))
+    told = {head: re.findall(r"^- ([a-z]\w*)\b", part, re.M) for head, part in _parts(text).items()}
+    used = {"Operators": told["Operators"], "Strategies": [{"use": name} for name in told["Strategies with a name"]]}
+    documents = [{"pipeline": [step]} for steps in used.values() for step in steps]
+    documents += [{"palette": name, "pipeline": [{"pick": {"count": 1}}]} for name in told["Tables of operators"]]
+    mixes = re.findall(r"\w+", re.findall(r"mixing \((.*?)\)", text)[0])
+    documents += [{"pipeline": [{"batch": [{name: {"p": 0.5}}]}]} for name in mixes]
+    expressions = told["Signals"] + [_called(one) for one in re.findall(r"^- (\w+\(.*?\)):", text, re.M)]
+    assert len(expressions) > 40 and "sum(class_count, over=classes)" in expressions and len(mixes) == 5
+    for one in expressions:
+        state = {"x": {"axes": ["classes", "ops"]}}
+        rule = {"at": "epoch_end", "set": {"x": one}}
+        documents.append({"palette": "uniform", "state": state, "update": [rule], "pipeline": [{"pick": {"count": 1}}]})
+    for document in documents:
+        load_strategy({"augkit": 1, "name": "x", **document}, registry)
+
+
+def _parts(text: str) -> dict[str, str]:
+    """What stands below each heading, and below the line "Signals:" alone."""
+    heads = re.split(r"^(?:## (.*)|(Signals|Functions):)$", text, flags=re.M)
+    return {(heads[k] or heads[k + 1]): heads[k + 2] for k in range(1, len(heads), 3)}
+
+
+def _called(signature: str) -> str:
+    """A call that a signature allows: "sum(x, over=axis)" as "sum(class_count, over=classes)"."""
+    name, _, rest = signature.partition("(")
+    values = {"weight": "class_count", "over=axis": "over=classes", "axis": "classes", "...": "", "high": "2"}
+    values["x"] = "1" if name == "onehot" else "class_count"
+    given = [values.get(one, "1") for one in rest.rstrip(")").split(", ")]
+    return f"{name}({', '.join(filter(None, given))})"
 
 
 def test_a_weak_model_is_told_little_and_of_the_operators_that_its_schema_names(registry: Registry) -> None:
