@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,11 +15,13 @@ from augkit_llm.archive import FILE, Archive
 from augkit_llm.budget import Budget
 from augkit_llm.evaluate import Stage
 from augkit_llm.gaps import WIDTH, gap
+from augkit_llm.models import Message, Question
 from augkit_llm.report import write
 from augkit_llm.reward import Score
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_search_parts import RECIPE, document, flat, many_replies, new, recipe, reply, settings, transcript
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from augkit.cli.app import build
@@ -87,6 +90,57 @@ def test_a_report_agrees_with_the_archive_and_needs_nothing_beside_it(tmp_path: 
     assert all(one.startswith("data:image/svg+xml;base64,") for one in read.addresses) and "script" not in read.tags
     assert f"{main['winners'][0]['reward']:.3f}" in read.text and "search stopped: " in read.text
     assert "The test set has not been read" in read.text  # `run` alone has no finale
+
+
+def test_calls_of_slots_that_were_never_filled_count(tmp_path: Path) -> None:
+    """A call was lost when the search was killed, and the slot was never asked for again."""
+    name = transcript(tmp_path / "t.jsonl", many_replies(9, 4))
+    folder = searched(tmp_path, [f"{name}=3", "none"], 28)
+    before, _ = told(folder)
+    archive = Archive.open(folder / FILE)
+    question = Question((Message("user", "?"),), key="g9.s0.a0")
+    archive.begin_call(question, name, (700, 0.5), lambda spent: None)
+    archive.close()
+    Archive.open(folder / FILE).close()  # settles what was under way
+    after, page = told(folder)
+    old, new = (
+        next(one for one in results["searches"][0]["by_model"] if one["model"] == name) for results in (before, after)
+    )
+    assert new["questions"] == {**old["questions"], "lost": 1} and "1 lost" in Page(page).text
+    assert new["usd"] == pytest.approx(old["usd"] + 0.5) and new["tokens_counted"] == old["tokens_counted"] + 700
+
+
+NO_RESULT = {"--out", "--resume", "--status", "--report", "--against", "--jobs", "--on", "--json", "--set"}
+"""Options that change no result, or stand in the resolved recipe."""
+
+
+def test_the_command_makes_the_same_search_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names each option that there is, and a search begun by it has the same settings, limits and archive."""
+    said = {
+        **{"--evaluations": "28", "--budget-usd": "3.000001", "--budget-tokens": "12345678", "--budget-hours": "5"},
+        **{"--population": "3", "--seed": "7", "--seeds": "3", "--limit-minutes": "2.5", "--limit-memory": "4096"},
+        **{"--prompts": str(tmp_path / "own"), "--repairs": "1", "--rendering": "text", "--usd-per-mtok": "0.25,2"},
+        **{"--api-base": "http://localhost:1", "--timeout": "12.5"},
+    }
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "m3.j2").write_text("Simpler.")
+    name = transcript(tmp_path / "t s.jsonl", many_replies(9, 3))
+    words = [str(recipe(tmp_path)), "--set", "batch_size=32", "--llm", f"{name}=2", "--llm", "none", "--names"]
+    words += ["--sheet", *(word for pair in said.items() for word in pair)]
+    monkeypatch.chdir(tmp_path)
+    first = CliRunner().invoke(build(), ["search", *words, "--out", "found"])
+    assert first.exit_code == 0, first.output
+    results, _ = told(Path("found"))
+    command = shlex.split(results["searches"][0]["command"])
+    known = {one.opts[0] for one in get_command(build()).commands["search"].params if one.opts[0].startswith("--")}
+    assert known - NO_RESULT - {"--help"} <= set(command)
+    again = CliRunner().invoke(build(), command[1:])
+    assert again.exit_code == 0, again.output
+    one, two = Archive.read(Path("found") / FILE), Archive.read(Path("again") / FILE)
+    for part in ("settings", "budget", "options", "place"):
+        assert one.meta(part) == two.meta(part)
+    assert one.dump() == two.dump() and one.meta("options")["timeout"] == 12.5
+    one.close(), two.close()
 
 
 def test_what_a_model_wrote_stays_text(tmp_path: Path) -> None:

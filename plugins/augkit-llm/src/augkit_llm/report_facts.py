@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augkit_llm.archive import FILE, Archive
-from augkit_llm.budget import OPTIONS, Budget
+from augkit_llm.budget import OPTIONS
 from augkit_llm.cascade import RECIPE, as_yaml, scores_of
 from augkit_llm.controls import CONTROLS
 from augkit_llm.evaluate import BASELINE, RUNS, Stage
 from augkit_llm.finale import TEST, TWIN, finales
 from augkit_llm.gaps import gap
+from augkit_llm.models import Options
 from augkit_llm.records import FATES, INVALID, UNANSWERED, Candidate, Evaluation
 from augkit_llm.reward import Score, score
 from augkit_llm.search import Settings
-from augkit_llm.selection import NONE
 from augkit_llm.standing import Standing, mean_of
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def facts(found: Found, registry: Registry, recipe_hash: str) -> dict[str, Any]:
         "use": use_of(found, standing, order),
         "fates": fates(found),
         "candidates": [listed(found, one) for one in found.candidates],
-        "by_model": [by_model(found, name) for name in dict.fromkeys(one.model for one in found.candidates)],
+        "by_model": [by_model(found, name) for name, _ in settings.models],
         "training": training(found),
         "finales": [finale(found, one) for one in finales(archive)],
         "versions": versions(found),
@@ -115,21 +115,29 @@ def who(one: Candidate) -> str:
 
 
 def command(found: Found) -> str:
-    """The command line that makes the same search again, from its own resolved recipe."""
-    settings, place = found.settings, found.archive.meta("place")
-    budget = asdict(Budget(**found.archive.meta("budget")))
+    """The command line that makes the same search again, from its own resolved recipe: whatever decides a result."""
+    settings, archive = found.settings, found.archive
+    asked, place = archive.meta("options"), archive.meta("place")
+    price = asked["usd_per_mtok"]
     words = ["augkit", "search", str(found.folder / RECIPE)]
     for name, share in settings.models:
-        words += ["--llm", name if len(settings.models) == 1 else f"{name}={share:g}"]
-    for name, value in budget.items():
-        words += [] if value is None else [OPTIONS[name], f"{value:g}"]
-    words += ["--population", str(settings.population), "--seed", str(settings.seed)]
-    words += ["--seeds", str(settings.stages[0].seeds), "--repairs", str(settings.repairs)]
-    words += ["--prompts", settings.prompts] if settings.prompts else []
-    words += [option for option, said in (("--names", settings.names), ("--sheet", settings.sheet)) if said]
-    for option, value in (("--limit-minutes", place["minutes"]), ("--limit-memory", place["memory"])):
-        words += [] if value is None else [option, f"{value:g}"]
+        words += ["--llm", name if len(settings.models) == 1 else f"{name}={share}"]
+    said: dict[str, Any] = {OPTIONS[name]: value for name, value in archive.meta("budget").items()}
+    said |= {"--population": settings.population, "--seed": settings.seed, "--seeds": settings.stages[0].seeds}
+    said |= {"--repairs": settings.repairs, "--prompts": settings.prompts}
+    said |= {"--rendering": asked["rendering"], "--api-base": asked["api_base"]}
+    said |= {"--usd-per-mtok": price and ",".join(map(_figure, price))}
+    said |= {"--timeout": asked["timeout"] if asked["timeout"] != Options().timeout else None}
+    said |= {"--limit-minutes": place["minutes"], "--limit-memory": place["memory"]}
+    for option, value in said.items():
+        words += [] if value is None else [option, _figure(value)]
+    words += [option for option, wanted in (("--names", settings.names), ("--sheet", settings.sheet)) if wanted]
     return shlex.join([*words, "--out", "again"])
+
+
+def _figure(value: Any) -> str:
+    """A number as an option takes it, with all its digits; text as it is."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def curve(found: Found, stage: Stage) -> dict[str, Any]:
@@ -280,7 +288,10 @@ def listed(found: Found, one: Candidate) -> dict[str, Any]:
 
 
 def by_model(found: Found, model: str) -> dict[str, Any]:
-    """What was asked of a model, what it cost, how many of its documents were valid, and the best of them."""
+    """What was asked of a model, what it cost, how many of its documents were valid, and the best of them.
+
+    Questions for slots that were never filled count too: they may have been billed.
+    """
     own = [one for one in found.candidates if one.model == model]
     valid = [one for one in own if one.fate not in (UNANSWERED, INVALID)]
     hashes = {str(one.hash) for one in own if one.trainable}
@@ -288,8 +299,7 @@ def by_model(found: Found, model: str) -> dict[str, Any]:
     for stage, scores in found.scores.items():
         if measured := [scores[name] for name in hashes if name in scores]:
             best = {"stage": stage, **plain(max(measured, key=lambda one: one.reward))}
-    keys = {one.key for one in own}
-    calls = [row for row in found.archive.rows(CALLS) if row["key"].rpartition(".")[0] in keys and model != NONE]
+    calls = found.archive.rows(CALLS, (model,))
     return {
         "model": model,
         "questions": dict(Counter(row["state"] for row in calls)),
@@ -305,7 +315,7 @@ def by_model(found: Found, model: str) -> dict[str, Any]:
     }
 
 
-CALLS = "SELECT key, model, state, prompt_tokens, completion_tokens, tokens, usd, seconds FROM calls"
+CALLS = "SELECT state, prompt_tokens, completion_tokens, tokens, usd, seconds FROM calls WHERE model = ?"
 
 
 def _sum(rows: Sequence[Any], name: str) -> Any:
