@@ -70,5 +70,10 @@ def augkit_signals() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-
 
 
 @hookspec
+def augkit_sources() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Sources of synthetic images by name: functions that open one, see `augkit_diffusion.sources`."""
+
+
+@hookspec
 def augkit_commands(app: typer.Typer) -> None:
     """Add verbs to the command line: `@app.command()` on a function."""

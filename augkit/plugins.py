@@ -25,7 +25,18 @@ from augkit.registry import Registry
 if TYPE_CHECKING:
     import typer
 
-KINDS = ("operators", "palettes", "strategies", "recipes", "losses", "samplers", "stages", "answers", "signals")
+KINDS = (
+    "operators",
+    "palettes",
+    "strategies",
+    "recipes",
+    "losses",
+    "samplers",
+    "stages",
+    "answers",
+    "signals",
+    "sources",
+)
 HOOKS = (*(f"augkit_{kind}" for kind in KINDS), "augkit_commands")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _SINGULAR = {"strategies": "strategy", "losses": "loss"}

@@ -27,6 +27,8 @@ class Registry:
     """What a model's right answers are to a policy that asks it, see `augkit/answers.py`."""
     signals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """`function(logits [B, C], targets [B]) -> [B]`: a number for each image, summed by class over an epoch."""
+    sources: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    """Sources of synthetic images: functions that open one; augkit-diffusion asks them, see its `sources.py`."""
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
     """One sentence for each plugin that failed to load, naming its distribution."""

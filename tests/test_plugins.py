@@ -83,12 +83,16 @@ def test_a_module_brings_every_kind(install: Install, tmp_path: Path) -> None:
         @augkit.hookimpl
         def augkit_signals():
             return {{"margin": lambda logits, targets: logits[:, 0]}}
+
+        @augkit.hookimpl
+        def augkit_sources():
+            return {{"drawn": lambda context: None}}
         """,
         version="2.3",
     )
     found = load_registry()
     assert found.broken == ()
-    expected = ("haze", "weather", "dusk", "night", "hinge", "rarest", "finetune_stem", "generous", "margin")
+    expected = ("haze", "weather", "dusk", "night", "hinge", "rarest", "finetune_stem", "generous", "margin", "drawn")
     for kind, name in zip(KINDS, expected, strict=True):
         assert name in getattr(found, kind)
         assert found.origins[kind, name] == "augkit-fog 2.3"

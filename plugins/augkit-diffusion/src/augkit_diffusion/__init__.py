@@ -1,0 +1,27 @@
+"""Synthetic images where a class or group has too few: `augkit synth`. Importing loads neither diffusers nor pyarrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import augkit
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["augkit_commands", "augkit_sources"]
+
+
+@augkit.hookimpl
+def augkit_sources() -> Mapping[str, Callable[..., Any]]:
+    from augkit_diffusion.folder_source import folder
+
+    return {"folder": folder}
+
+
+@augkit.hookimpl
+def augkit_commands(app: typer.Typer) -> None:
+    from augkit_diffusion.synth_command import app as synth
+
+    app.add_typer(synth, name="synth")
