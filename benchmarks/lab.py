@@ -73,13 +73,13 @@ def steps(run: Training, number: int, clock: Clock) -> list[dict[str, float]]:
     policy.begin_epoch()
     for where in positions:
         times = [clock()]
-        inputs, targets = policy(next(batches), split.labels[where], index=where)
+        inputs, targets = policy(next(batches), split.labels[where], **split.companions(where))
         inputs = run.layout(inputs)
         times.append(clock())
         run.optimizer.zero_grad(set_to_none=True)
         with run.autocast():
             logits = stacked(run.forward(inputs))
-        loss = run.loss(logits, targets)
+        loss = run.loss(logits, targets, where)
         times.append(clock())
         loss.backward()  # type: ignore[no-untyped-call]
         times.append(clock())

@@ -137,11 +137,11 @@ def epoch_seconds(run: Training, steps: int) -> tuple[float, float]:
     for where in positions[: steps + 1]:
         deepen(run)
         begin = time.process_time()
-        inputs, targets = policy(next(batches), split.labels[where], index=where)
+        inputs, targets = policy(next(batches), split.labels[where], **split.companions(where))
         run.optimizer.zero_grad(set_to_none=True)
         with run.autocast():
             logits = run.model(run.layout(inputs))
-        run.loss(logits, targets).backward()  # type: ignore[no-untyped-call]
+        run.loss(logits, targets, where).backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         policy.observe(logits.detach())
         times.append((time.process_time() - begin) / len(where))

@@ -17,7 +17,8 @@ from augkit.lab.data import load
 from augkit.lab.loop import prepare, train_epoch
 from augkit.lab.losses import LOSSES
 from augkit.lab.named import LOSS_FACTS, options_of
-from augkit.lab.recipe import DataRecipe, Recipe, StageRecipe, load_recipe
+from augkit.lab.recipe import Recipe, load_recipe
+from augkit.lab.recipe_parts import DataRecipe, StageRecipe
 from augkit.lab.samplers import SAMPLERS
 from augkit.plugins import load_registry, registry
 from augkit.registry import Registry

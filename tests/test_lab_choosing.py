@@ -17,7 +17,7 @@ from augkit.errors import DataError, DocumentError, StateError
 from augkit.lab import data as lab_data
 from augkit.lab.data import spare
 from augkit.lab.folder import load_checkpoint
-from augkit.lab.recipe import DataRecipe
+from augkit.lab.recipe_parts import DataRecipe
 from augkit.lab.run import train
 
 TINY = {

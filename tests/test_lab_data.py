@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from augkit.errors import DataError
-from augkit.lab import data, sources
-from augkit.lab.recipe import DataRecipe
+from augkit.lab import data, readers
+from augkit.lab.recipe_parts import DataRecipe
 from augkit.lab.sources import open_source
 
 
@@ -63,7 +63,7 @@ def test_broken_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (root / "train" / "cat" / "001.png").write_bytes(whole[:40])
     with pytest.raises(DataError, match=r"cat/001\.png: .*; 2 of 10 images are broken in all; mend"):
         data.load(recipe)
-    monkeypatch.setattr(sources, "SCAN_SECONDS", -1.0)
+    monkeypatch.setattr(readers, "SCAN_SECONDS", -1.0)
     with pytest.raises(DataError, match=r"1 or more of 10 \(1 were tried\) images are broken"):
         data.load(recipe)
 

@@ -15,7 +15,8 @@ from augkit.errors import DocumentError, StateError
 from augkit.lab import folder as files
 from augkit.lab import metrics, models, optimise
 from augkit.lab.data import Split
-from augkit.lab.recipe import OptimizerRecipe, Recipe, ScheduleRecipe
+from augkit.lab.recipe import Recipe
+from augkit.lab.recipe_parts import OptimizerRecipe, ScheduleRecipe
 from augkit.lab.sources import Arrays
 from augkit.report import pictures
 

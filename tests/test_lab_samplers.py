@@ -28,7 +28,7 @@ def shares_of(name: str, counts: np.ndarray = COUNTS) -> np.ndarray:
 
 
 def test_there_are_no_others() -> None:
-    assert set(samplers.SAMPLERS) == set(POWER)
+    assert set(samplers.SAMPLERS) == {*POWER, "group_balanced"}  # that one draws by cells, see test_lab_groups
 
 
 @pytest.mark.parametrize("name", POWER)

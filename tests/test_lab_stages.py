@@ -19,7 +19,8 @@ from augkit.lab.data import Split, load
 from augkit.lab.folder import write_yaml
 from augkit.lab.loop import Training, prepare, train_epoch
 from augkit.lab.progress import by_stage
-from augkit.lab.recipe import DataRecipe, StageRecipe, load_recipe, read_recipe
+from augkit.lab.recipe import load_recipe, read_recipe
+from augkit.lab.recipe_parts import DataRecipe, StageRecipe
 from augkit.lab.run import train
 from augkit.registry import Registry
 

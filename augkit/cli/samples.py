@@ -9,7 +9,8 @@ import torch
 from PIL import Image, ImageOps
 
 from augkit.errors import DataError
-from augkit.lab.sources import IMAGE_ENDINGS, Files, Reader, open_source
+from augkit.lab.readers import IMAGE_ENDINGS, Files, Reader
+from augkit.lab.sources import open_source
 from augkit.report.preview import Samples
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from augkit.engine.output import Output
 from augkit.engine.program import Sizes, bind
 from augkit.errors import DocumentError
-from augkit.lab.data import Data, Split
+from augkit.lab.data import NO_GROUPS, Data, Split
 from augkit.lab.recipe import Recipe
 from augkit.learning.probe_pool import MAX_BYTES, ProbePool, rows_within
 from augkit.policy import Policy
@@ -112,9 +112,11 @@ def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.d
     """The combined policy, bound to the training classes; its output is normalised float32.
 
     Raises:
-        DocumentError: the policy is wrong, or learns from a validation split that the run does not have.
+        DocumentError: the policy is wrong, or needs groups or a validation split that the run does not have.
     """
     strategy = strategy_of(recipe, registry)
+    if "group" in strategy.needs and data.train.groups is None:
+        raise DocumentError(f'"{recipe.policy_name}" works by group, and {NO_GROUPS}', path="policy")
     if "val" in strategy.needs and data.val is None:
         raise DocumentError(
             f'"{recipe.policy_name}" learns from validation answers (val_correct, val_seen), but this run has no'
@@ -125,6 +127,7 @@ def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.d
         strategy,
         class_counts=data.class_counts,
         class_names=data.class_names,
+        groups=data.group_names if data.train.groups is not None else None,
         num_samples=len(data.train),
         epochs=recipe.stage_epochs[0],
         seed=recipe.seed,
@@ -138,10 +141,11 @@ def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.d
 def probe_pool(split: Split, seed: int, max_bytes: int = MAX_BYTES) -> ProbePool:
     """The training images for probes: those that are held on the device anyway, or as many as there is room for."""
     if split.held is not None:
-        return ProbePool(split.held, split.labels)
+        return ProbePool(split.held, split.labels, group=split.groups)
     rows = rows_within(split.labels.cpu(), max(1, max_bytes // (3 * split.size**2)), seed).to(split.labels.device)
     images = torch.cat(list(split.batches(rows.split(256))))
-    return ProbePool(images, split.labels[rows], index=rows, of=len(split))
+    groups = None if split.groups is None else split.groups[rows]
+    return ProbePool(images, split.labels[rows], index=rows, group=groups, of=len(split))
 
 
 def own_operators(policy: Policy) -> list[int]:

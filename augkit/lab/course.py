@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from augkit.errors import DataError, DocumentError
 from augkit.lab import named
-from augkit.lab.data import Data, in_batches
-from augkit.lab.recipe import Recipe, StageRecipe
+from augkit.lab.data import NO_GROUPS, Data, in_batches
+from augkit.lab.recipe import Recipe
+from augkit.lab.recipe_parts import StageRecipe
 from augkit.lab.samplers import checked_shares, epoch_positions
 from augkit.registry import Registry
 
@@ -37,6 +38,9 @@ class Stage:
     """[n] int64 of those."""
     class_counts: Tensor
     """[C] float32 images of each class among them, on the device."""
+    groups: np.ndarray | None
+    """[n] int64 of them, if groups are known."""
+    group_names: tuple[str, ...]
     mixing: bool
     function: named.Bound
     sampler: named.Bound
@@ -74,10 +78,16 @@ class Stage:
         Raises:
             DocumentError: the sampler returned no shares.
         """
-        counts = torch.from_numpy(np.bincount(self.labels, minlength=len(self.class_counts))).double()
-        shares = self.sampler(counts, epoch=epoch - self.begin, epochs=self.epochs)
-        where = checked_shares(shares, counts, self.sampler_name, "sampler")
-        order = epoch_positions(self.labels, where, self.recipe.seed, epoch)
+        classes, groups = len(self.class_counts), len(self.group_names)
+        counts = by_group = torch.from_numpy(np.bincount(self.labels, minlength=classes)).double()
+        cells = self.labels
+        if self.groups is not None:
+            cells = self.labels * groups + self.groups
+            by_group = torch.from_numpy(np.bincount(cells, minlength=classes * groups)).double().view(classes, groups)
+        shares = self.sampler(counts, epoch=epoch - self.begin, epochs=self.epochs, group_counts=by_group)
+        grouped = torch.as_tensor(shares).ndim == 2
+        where = checked_shares(shares, by_group if grouped else counts, self.sampler_name, "sampler")
+        order = epoch_positions(cells if grouped else self.labels, where.reshape(-1), self.recipe.seed, epoch)
         return in_batches(torch.from_numpy(self.rows)[order], self.recipe.batch_size)
 
 
@@ -101,6 +111,9 @@ def _stage(
     labels = data.train.labels.cpu().numpy()[rows]
     counts = torch.from_numpy(np.bincount(labels, minlength=data.num_classes))
     sampler = said.sampler or recipe.sampler
+    draw = named.bind(registry.samplers[sampler.name], sampler.options, named.SAMPLER_FACTS)
+    if "group_counts" in draw.wanted and data.train.groups is None:
+        raise DataError(f'the sampler "{sampler.name}" draws by group, and {NO_GROUPS}')
     own: Mapping[str, object] = {
         "epochs": epochs,
         "schedule": said.schedule or recipe.schedule,
@@ -115,9 +128,11 @@ def _stage(
         rows=rows,
         labels=labels,
         class_counts=counts.to(device, torch.float32),
+        groups=None if data.train.groups is None else data.train.groups.cpu().numpy()[rows],
+        group_names=data.group_names,
         mixing=said.mixing,
         function=named.bind(registry.stages[said.name], said.options, named.STAGE_FACTS),
-        sampler=named.bind(registry.samplers[sampler.name], sampler.options, named.SAMPLER_FACTS),
+        sampler=draw,
         sampler_name=sampler.name,
         loss=named.bind(registry.losses[recipe.loss.name], recipe.loss.options, named.LOSS_FACTS),
     )
@@ -127,7 +142,7 @@ def chosen(said: StageRecipe, data: Data, seed: int, path: str) -> np.ndarray:
     """[n] int64 sorted positions of the training images that a stage takes; a function of data and seed.
 
     Raises:
-        DataError: nothing is left, or a class has no image to balance with.
+        DataError: nothing is left, or a class (or a class of a group) has no image to balance with.
     """
     labels = data.train.labels.cpu().numpy()
     rows = np.arange(len(labels))
@@ -137,13 +152,19 @@ def chosen(said: StageRecipe, data: Data, seed: int, path: str) -> np.ndarray:
         raise DataError(f"{path}: no real training image is there; say data: all")
     if said.balance is None:
         return rows
-    counts = np.bincount(labels[rows], minlength=data.num_classes)
+    cells, names = labels[rows], [f'class "{name}"' for name in data.class_names]
+    if said.balance == "groups":
+        if data.train.groups is None:
+            raise DataError(f"{path}: nothing can be balanced by group, as {NO_GROUPS}")
+        cells = cells * len(data.group_names) + data.train.groups.cpu().numpy()[rows]
+        names = [f'{name} of group "{group}"' for name in names for group in data.group_names]
+    counts = np.bincount(cells, minlength=len(names))
     if counts.min() == 0:
-        name = data.class_names[int(counts.argmin())]
-        raise DataError(f'{path}: class "{name}" has no such image, so nothing can be balanced; leave balance out')
+        name = names[int(counts.argmin())]
+        raise DataError(f"{path}: {name} has no such image, so nothing can be balanced; leave balance out")
     random, kept = np.random.RandomState(seed), []
-    for label in range(data.num_classes):
-        own = rows[labels[rows] == label]
+    for cell in range(len(names)):
+        own = rows[cells == cell]
         random.shuffle(own)
         kept.append(own[: counts.min()])
     return np.sort(np.concatenate(kept))

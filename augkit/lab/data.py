@@ -13,8 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from augkit.errors import DataError
-from augkit.lab.recipe import DataRecipe
-from augkit.lab.sources import Arrays, Reader, Source, open_source
+from augkit.lab.readers import Arrays, Reader, Source
+from augkit.lab.recipe_parts import DataRecipe
+from augkit.lab.sources import open_source
+
+NO_GROUPS = (
+    "the groups of the training images are not known: say data.groups: folder, or give a groups.csv or train_groups"
+)
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,15 @@ class Split:
     rows: np.ndarray
     """[N] positions in the source's split."""
     size: int
+    groups: Tensor | None = None
+    """[N] int64, on the device: the group of each image, if the source says so."""
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def companions(self, where: Tensor) -> dict[str, Tensor]:
+        """What a policy is told of the images at some positions [B] beside their labels: `index`, perhaps `group`."""
+        return {"index": where} if self.groups is None else {"index": where, "group": self.groups[where]}
 
     def batches(self, positions: Sequence[Tensor]) -> Iterator[Tensor]:
         """Images [B, 3, H, W] uint8 on the device for each batch of positions ([B] int64 on the device)."""
@@ -65,6 +76,8 @@ class Data:
     """Of the chosen training indices before validation is held out: sorted int64, little-endian."""
     synthetic: np.ndarray
     """[N] bool: which training images were generated; none, unless the source says so."""
+    group_names: tuple[str, ...] = ()
+    """Of the groups of all splits; empty if the source knows none."""
 
     @property
     def num_classes(self) -> int:
@@ -73,11 +86,14 @@ class Data:
     @property
     def labels_sha256(self) -> str:
         """Of the labels of train, validation and test images in their order: int64, little-endian, each after its
-        number of images; and which are synthetic, if any. It tells data that changed under the same indices."""
+        number of images; and their groups and which are synthetic, if any. It tells data that changed under the same
+        indices."""
         digest = hashlib.sha256()
         for split in (self.train, self.val, self.test):
             labels = split.labels.cpu().numpy() if split is not None else np.empty(0, np.int64)
             digest.update(np.concatenate([[len(labels)], labels]).astype("<i8").tobytes())
+            if split is not None and split.groups is not None:
+                digest.update(b"groups" + split.groups.cpu().numpy().astype("<i8").tobytes())
         if self.synthetic.any():
             digest.update(np.packbits(self.synthetic).tobytes())
         return digest.hexdigest()
@@ -89,7 +105,7 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu") -> Data:
     Raises:
         DataError: the source cannot be read, or has too few images for what was asked.
     """
-    source = open_source(recipe.source, root=recipe.root, download=recipe.download)
+    source = open_source(recipe.source, root=recipe.root, download=recipe.download, grouped=recipe.groups == "folder")
     labels = source.splits["train"].labels
     rows, test_rows = np.arange(len(labels)), None
     if "test" not in source.splits:
@@ -108,13 +124,15 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu") -> Data:
     device = torch.device(device)
 
     def split(name: str, chosen: np.ndarray | None) -> Split:
-        reader = source.splits[name]
-        return _split(reader, np.arange(len(reader.labels)) if chosen is None else chosen, size, recipe.memory, device)
+        reader, groups = source.splits[name], source.groups.get(name)
+        chosen = np.arange(len(reader.labels)) if chosen is None else chosen
+        return _split(reader, chosen, size, recipe.memory, device, None if groups is None else groups[chosen])
 
     val = split("train", val_rows) if val_rows is not None else split("val", None) if "val" in source.splits else None
     test = split("train", test_rows) if test_rows is not None else split("test", None)
     synthetic = np.zeros(len(labels), bool) if source.synthetic is None else source.synthetic
-    return Data(split("train", rows), val, test, source.class_names, torch.from_numpy(counts), digest, synthetic[rows])
+    train, names = split("train", rows), source.class_names
+    return Data(train, val, test, names, torch.from_numpy(counts), digest, synthetic[rows], source.group_names)
 
 
 def _validation(
@@ -232,12 +250,14 @@ def in_batches(order: Tensor, size: int) -> list[Tensor]:
     return batches
 
 
-def _split(reader: Reader, rows: np.ndarray, size: int, memory: int, device: torch.device) -> Split:
+def _split(
+    reader: Reader, rows: np.ndarray, size: int, memory: int, device: torch.device, groups: np.ndarray | None
+) -> Split:
     labels = torch.from_numpy(reader.labels[rows]).to(device)
     held = None
     if len(rows) * 3 * size * size <= memory * 2**20:
         held = _hold(reader, rows, size).to(device)
-    return Split(labels, held, reader, rows, size)
+    return Split(labels, held, reader, rows, size, None if groups is None else torch.from_numpy(groups).to(device))
 
 
 def _hold(reader: Reader, rows: np.ndarray, size: int) -> Tensor:

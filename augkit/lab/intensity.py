@@ -101,7 +101,7 @@ def _replayed(policy: Policy, data: Data, where: Tensor, epochs: int, own: list[
         policy.epoch = int(moment * epochs)
         policy.began = True  # rules of an epoch's start would learn on
         policy.memory.set_signals({"epoch": torch.full((), float(policy.epoch))})
-        plan = policy.plan(labels, index=where, images=images)
+        plan = policy.plan(labels, **data.train.companions(where), images=images)
         base = replace(plan, choice=torch.where(mine[plan.choice], -1, plan.choice), branches=None, views=(), mixes=())
         after, before = policy.apply(images, plan)[0], policy.apply(images, base)[0]
         differs = (after.unflatten(0, (-1, len(images))) != before).any(2)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augkit.errors import AugkitError, DocumentError, InputError
+from augkit.errors import AugkitError, DataError, DocumentError, InputError
 from augkit.lab import experts, metrics, models, named, optimise
 from augkit.lab.augmentation import Normalise, build_policy, probe_pool
 from augkit.lab.course import Stage, plan
-from augkit.lab.data import Data, Split
+from augkit.lab.data import NO_GROUPS, Data, Split
 from augkit.lab.recipe import Recipe
 from augkit.policy import Policy
 from augkit.registry import Registry
@@ -69,14 +69,19 @@ class Training:
         self.schedule = optimise.schedule(self.stage.recipe, self.optimizer)
         self.policy.mixing = self.stage.mixing
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The recipe's loss, told where the stage stands: logits [B, C] or [B, experts, C], targets [B] or [B, C]."""
-        stage, logits = self.stage, logits.float()
-        facts = {
+    def loss(self, logits: Tensor, targets: Tensor, where: Tensor) -> Tensor:
+        """The recipe's loss, told where the stage stands: logits [B, C] or [B, experts, C], targets [B] or [B, C].
+
+        `where` are the images' positions in the training split; with V views logits and targets are V times as many.
+        """
+        stage, logits, groups = self.stage, logits.float(), self.data.train.groups
+        facts: dict[str, Any] = {
             "class_counts": stage.class_counts,
             "epoch": self.epoch - stage.begin,
             "epochs": stage.epochs,
             "views": len(self.policy.views),
+            "group_names": stage.group_names,
+            "groups": None if groups is None else groups[where].repeat(max(1, len(self.policy.views))),
         }
         if "experts" in stage.loss.wanted:
             all_of_them = logits if logits.ndim == 3 else logits[:, None]
@@ -178,6 +183,8 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
             " with views, such as augmix, or another loss",
             path="loss",
         )
+    if {"groups", "group_names"} & stages[0].loss.wanted and data.train.groups is None:
+        raise DataError(f'the loss "{recipe.loss.name}" works by group, and {NO_GROUPS}')
     if not recipe.test and data.val is None:
         raise DocumentError(
             "nothing measures this run: leave test at true, or hold images out with data.validation_per_class",
@@ -248,14 +255,14 @@ def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None
     batches = split.batches(positions)
     for step, where in enumerate(positions):
         tick = time.perf_counter()
-        inputs, targets = policy(next(batches), split.labels[where], index=where)
+        inputs, targets = policy(next(batches), split.labels[where], **split.companions(where))
         inputs = run.layout(inputs)
         seconds_input += time.perf_counter() - tick
 
         run.optimizer.zero_grad(set_to_none=True)  # before a CUDA graph may write where the last gradients were
         with run.autocast():
             logits = experts.stacked(run.forward(inputs))
-        loss = run.loss(logits, targets)
+        loss = run.loss(logits, targets, where)
         loss.backward()
         run.optimizer.step()
 

@@ -3,7 +3,8 @@
 Targets are labels [B] int64, or dense [B, C] float32 (mixed images, smoothed labels). Facts, each given to a function
 that has a parameter of its name: `class_counts` [C] float32 training images of each class of the stage, on the logits'
 device; `epoch` and `epochs`, of the stage, 0-based; `views`, how many results of each image the policy makes (a loss
-that asks for it is refused beside a policy without views). Every other keyword-only parameter is an option.
+that asks for it is refused beside a policy without views); `groups` [B] int64 of the batch's images, on the device, and
+`group_names` (refused where the data know no groups). Every other keyword-only parameter is an option.
 
 On dense targets each loss here is linear in the target, as mixing papers train: the loss of every class weighted by
 its share. So one-hot targets give what labels give, to rounding. Functions keep nothing from call to call.

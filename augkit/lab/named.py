@@ -19,8 +19,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from augkit.errors import nearest
 from augkit.strategy.problems import shown
 
-LOSS_FACTS = ("class_counts", "epoch", "epochs", "views", "experts")
-SAMPLER_FACTS = ("epoch", "epochs")
+LOSS_FACTS = ("class_counts", "epoch", "epochs", "views", "experts", "groups", "group_names")
+SAMPLER_FACTS = ("epoch", "epochs", "group_counts")
 STAGE_FACTS = ()
 ANSWER_FACTS = ("class_counts",)
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from augkit.errors import DocumentError, nearest
-from augkit.lab.recipe import OptimizerRecipe, Recipe
+from augkit.lab.recipe import Recipe
+from augkit.lab.recipe_parts import OptimizerRecipe
 from augkit.torchvision_compat import ensure_torchvision
 
 ensure_torchvision()

@@ -13,168 +13,42 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import Field, ValidationError
 
 from augkit.errors import DocumentError, nearest
 from augkit.lab import named
+from augkit.lab.recipe_parts import (
+    AnswerRecipe,
+    BaseRecipe,
+    DataRecipe,
+    LossRecipe,
+    ModelRecipe,
+    Named,
+    OptimizerRecipe,
+    Part,
+    PolicyRecipe,
+    SamplerRecipe,
+    ScheduleRecipe,
+    StageRecipe,
+)
 from augkit.registry import Registry
 from augkit.strategy.document import is_path
 from augkit.strategy.problems import Place, Problems, shown
 from augkit.strategy.reading import Source, read_file, read_mapping, read_text
 
-Three = tuple[float, float, float]
 ENDINGS = (".yaml", ".yml", ".json")
 SHORT = {"policy": "load", **dict.fromkeys(("model", "loss", "optimizer", "schedule", "sampler", "answer"), "name")}
 """Parts that a document may write as a single word, and the field that the word stands for."""
-FLIPS = ("hflip", "vflip")
-LATER_FIELDS = ("answer", "compile", "executor")
-"""Of a recipe; left out where they hold their defaults, so that folders and hashes from before there were such hold."""
 LATER_EPOCHS = 10
 """Of a stage after the first, unless it says."""
 
 
-def _step(step: Any) -> Any:
-    """A bare flip in a base means one image in two, as everywhere; as a strategy's step it would flip every image."""
-    if isinstance(step, str):
-        return {step: {"p": 0.5}} if step in FLIPS else step
-    if isinstance(step, dict) and len(step) == 1:
-        return step
-    raise ValueError("a step is an operator's name, or a mapping with that name as its only key")
-
-
-Step = Annotated[Any, AfterValidator(_step)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DataRecipe(_Part):
-    """What is trained and tested on."""
-
-    source: str = "digits"
-    """`digits`, a path to an .npz file or to a folder of class folders, or a timm dataset name."""
-    root: str | None = None
-    """Where a timm dataset lies."""
-    download: bool = False
-    imbalance: float | None = Field(None, ge=1)
-    """Images of the most frequent class for one of the rarest; None keeps the data as they are."""
-    subset_seed: int = Field(0, ge=0, lt=2**31)
-    image_size: int | None = Field(None, ge=4, le=4096)
-    """Pixels; None keeps images that are all alike."""
-    validation: float = Field(0.0, ge=0, lt=1)
-    """Share of each class held out of train."""
-    validation_per_class: int = Field(0, ge=0)
-    """Images of each class held out: first of those that `imbalance` leaves out, the rest of the class's own. So the
-    set is balanced, and large enough to rank by where a share of a rare class is no image."""
-    test_share: float = Field(0.2, gt=0, lt=1)
-    """Share of each class that becomes the test set of a source that has none."""
-    memory: int = Field(4096, ge=0)
-    """MiB; a split that fits is held on the device as uint8, a larger one is read from its files."""
-    mean: Three = (0.485, 0.456, 0.406)
-    std: Three = (0.229, 0.224, 0.225)
-
-
-class BaseRecipe(_Part):
-    """The base augmentation, run with every policy and with none: operator steps before and after it."""
-
-    before: tuple[Step, ...] = ()
-    after: tuple[Step, ...] = ()
-
-
-class ModelRecipe(_Part):
-    """Any timm model; `options` go to `timm.create_model`."""
-
-    name: str = "resnet32_cifar"
-    options: dict[str, Any] = {}
-    weights: str | None = None
-    """A run folder whose model this one begins with; None draws the weights from the seed."""
-
-
-class OptimizerRecipe(_Part):
-    """Any timm optimiser; `options` go to `timm.optim.create_optimizer_v2`. `momentum` is SGD without Nesterov."""
-
-    name: str = "momentum"
-    lr: float = Field(0.1, gt=0)
-    weight_decay: float = Field(2e-4, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    options: dict[str, Any] = {"filter_bias_and_bn": False}
-
-
-class ScheduleRecipe(_Part):
-    """`published` is the step schedule of the long-tailed CIFAR papers; other names and `options` are timm's."""
-
-    name: str = "published"
-    options: dict[str, Any] = {}
-
-
-class _Named(_Part):
-    """Something registered by name; all other fields are its options."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What was said beyond the fields that every one has."""
-        return dict(self.model_extra or {})
-
-
-class LossRecipe(_Named):
-    """What is minimised."""
-
-    name: str = "ce"
-
-
-class SamplerRecipe(_Named):
-    """Which images an epoch takes; it is always as long as the data."""
-
-    name: str = "uniform"
-
-
-class AnswerRecipe(_Named):
-    """What counts as a right answer of the model, for policies that ask it or count its answers by level."""
-
-    name: str = "top1"
-
-
-class StageRecipe(_Named):
-    """A part of the training, with its own optimiser, schedule and images; None takes what the recipe says."""
-
-    name: str = "train"
-    epochs: int | None = Field(None, ge=1)
-    """None is the recipe's `epochs` for the first stage and 10 for each further one."""
-    lr: float | None = Field(None, gt=0)
-    schedule: ScheduleRecipe | None = None
-    sampler: SamplerRecipe | None = None
-    data: Literal["all", "real"] = "all"
-    """`real` leaves out images that the data set marks as synthetic."""
-    balance: Literal["classes"] | None = None
-    """`classes` keeps as many images of each class as the smallest has, the same in every epoch."""
-    mixing: bool = True
-    """Whether the policy mixes images."""
-
-
-class PolicyRecipe(_Part):
-    """A strategy by name or path, and its params."""
-
-    load: str = "none"
-    params: dict[str, float | int | bool] = {}
-
-
-class Recipe(_Part):
+class Recipe(Part):
     """A whole training run. Everything that changes its result stands here."""
+
+    later = ("answer", "compile", "executor")
 
     augkit: Literal[1]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -207,12 +81,6 @@ class Recipe(_Part):
     tensorboard: bool = False
     test: bool = True
     """Whether the test set is read, at the end; a search that chooses by validation images leaves it alone."""
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        default = {name: type(self).model_fields[name].default for name in LATER_FIELDS}
-        found: dict[str, Any] = inner(self)
-        return {name: value for name, value in found.items() if getattr(self, name) != default.get(name, ...)}
 
     @property
     def policy_name(self) -> str:
@@ -262,7 +130,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], registry: Registry, over
 
 def _check_named(recipe: Recipe, registry: Registry, problems: Problems, given: Mapping[Place, str]) -> None:
     """Raise unless every loss, sampler, stage and kind of answer exists and takes the options it was given."""
-    parts: list[tuple[Place, _Named, Mapping[str, Any], str, Sequence[str]]] = [
+    parts: list[tuple[Place, Named, Mapping[str, Any], str, Sequence[str]]] = [
         (("loss",), recipe.loss, registry.losses, "loss", named.LOSS_FACTS),
         (("sampler",), recipe.sampler, registry.samplers, "sampler", named.SAMPLER_FACTS),
         (("answer",), recipe.answer, registry.answers, "answer", named.ANSWER_FACTS),

@@ -1,8 +1,10 @@
 """Samplers by name: which share of an epoch each class gets, and the order of an epoch's images.
 
 A sampler is `function(class_counts, *, facts, options) -> shares`: `class_counts` [C] float64 is how many images of
-each class there are, the result [C] is relative and not negative. Facts: `epoch` and `epochs`, of the stage, 0-based.
-An epoch is always as long as the data: an image of a class with a larger share than its own comes several times.
+each class there are, the result [C] is relative and not negative. Facts: `epoch` and `epochs`, of the stage, 0-based;
+`group_counts` [C, G] float64, the same by class and group, for a sampler that returns shares [C, G] (it is refused
+where no groups are known). An epoch is always as long as the data: an image of a class with a larger share than its own
+comes several times.
 """
 
 from __future__ import annotations
@@ -36,24 +38,29 @@ def inverse(class_counts: Tensor) -> Tensor:
     return 1 / class_counts
 
 
+def group_balanced(class_counts: Tensor, *, group_counts: Tensor) -> Tensor:
+    """Every class in every group alike (Idrissi et al., CLeaR 2022, who show how far such re-sampling goes)."""
+    return torch.ones_like(group_counts)
+
+
 SAMPLERS: Mapping[str, Callable[..., Tensor]] = {
-    sampler.__name__: sampler for sampler in (uniform, class_balanced, square_root, inverse)
+    sampler.__name__: sampler for sampler in (uniform, class_balanced, square_root, inverse, group_balanced)
 }
 
 
-def checked_shares(shares: Tensor, class_counts: Tensor, name: str, path: str) -> np.ndarray:
-    """[C] float64 that sum to 1; a class without images gets nothing.
+def checked_shares(shares: Tensor, counts: Tensor, name: str, path: str) -> np.ndarray:
+    """Shares in the shape of `counts`, [C] or [C, G], float64 that sum to 1; where there is no image they are 0.
 
     Raises:
         DocumentError: the sampler returned something else than a share for each class.
     """
     given = torch.as_tensor(shares, dtype=torch.float64).cpu()
-    if given.shape != class_counts.shape:
+    if given.shape != counts.shape:
+        each = f"{len(counts)} classes" if counts.ndim == 1 else f"{len(counts)} classes in {counts.shape[1]} groups"
         raise DocumentError(
-            f'"{name}" returned shares of shape {list(given.shape)}, not one for each of {len(class_counts)} classes',
-            path=path,
+            f'"{name}" returned shares of shape {list(given.shape)}, not one for each of {each}', path=path
         )
-    given = torch.where(class_counts.cpu() > 0, given, torch.zeros_like(given))
+    given = torch.where(counts.cpu() > 0, given, torch.zeros_like(given))
     if not (given >= 0).all() or not 0 < float(given.sum()) < float("inf"):
         raise DocumentError(f'"{name}" returned shares that are negative, not finite or all 0', path=path)
     result: np.ndarray = (given / given.sum()).numpy()

@@ -1,0 +1,156 @@
+"""The parts of a recipe: what each may say, and what it means when it says nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+Three = tuple[float, float, float]
+FLIPS = ("hflip", "vflip")
+
+
+def _step(step: Any) -> Any:
+    """A bare flip in a base means one image in two, as everywhere; as a strategy's step it would flip every image."""
+    if isinstance(step, str):
+        return {step: {"p": 0.5}} if step in FLIPS else step
+    if isinstance(step, dict) and len(step) == 1:
+        return step
+    raise ValueError("a step is an operator's name, or a mapping with that name as its only key")
+
+
+Step = Annotated[Any, AfterValidator(_step)]
+
+
+class Part(BaseModel):
+    """Frozen; unknown fields are errors; nothing is converted silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that are left out where they hold their defaults, so that folders and hashes from before there were such
+    hold."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = inner(self)
+        unsaid = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in found.items() if name not in unsaid}
+
+
+class DataRecipe(Part):
+    """What is trained and tested on."""
+
+    later = ("groups",)
+
+    source: str = "digits"
+    """`digits`, a path to an .npz file or to a folder of class folders, or a timm dataset name."""
+    root: str | None = None
+    """Where a timm dataset lies."""
+    download: bool = False
+    groups: Literal["folder"] | None = None
+    """`folder`: the folders above the class folders are the images' groups."""
+    imbalance: float | None = Field(None, ge=1)
+    """Images of the most frequent class for one of the rarest; None keeps the data as they are."""
+    subset_seed: int = Field(0, ge=0, lt=2**31)
+    image_size: int | None = Field(None, ge=4, le=4096)
+    """Pixels; None keeps images that are all alike."""
+    validation: float = Field(0.0, ge=0, lt=1)
+    """Share of each class held out of train."""
+    validation_per_class: int = Field(0, ge=0)
+    """Images of each class held out: first of those that `imbalance` leaves out, the rest of the class's own. So the
+    set is balanced, and large enough to rank by where a share of a rare class is no image."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    """Share of each class that becomes the test set of a source that has none."""
+    memory: int = Field(4096, ge=0)
+    """MiB; a split that fits is held on the device as uint8, a larger one is read from its files."""
+    mean: Three = (0.485, 0.456, 0.406)
+    std: Three = (0.229, 0.224, 0.225)
+
+
+class BaseRecipe(Part):
+    """The base augmentation, run with every policy and with none: operator steps before and after it."""
+
+    before: tuple[Step, ...] = ()
+    after: tuple[Step, ...] = ()
+
+
+class ModelRecipe(Part):
+    """Any timm model; `options` go to `timm.create_model`."""
+
+    name: str = "resnet32_cifar"
+    options: dict[str, Any] = {}
+    weights: str | None = None
+    """A run folder whose model this one begins with; None draws the weights from the seed."""
+
+
+class OptimizerRecipe(Part):
+    """Any timm optimiser; `options` go to `timm.optim.create_optimizer_v2`. `momentum` is SGD without Nesterov."""
+
+    name: str = "momentum"
+    lr: float = Field(0.1, gt=0)
+    weight_decay: float = Field(2e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    options: dict[str, Any] = {"filter_bias_and_bn": False}
+
+
+class ScheduleRecipe(Part):
+    """`published` is the step schedule of the long-tailed CIFAR papers; other names and `options` are timm's."""
+
+    name: str = "published"
+    options: dict[str, Any] = {}
+
+
+class Named(Part):
+    """Something registered by name; all other fields are its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was said beyond the fields that every one has."""
+        return dict(self.model_extra or {})
+
+
+class LossRecipe(Named):
+    """What is minimised."""
+
+    name: str = "ce"
+
+
+class SamplerRecipe(Named):
+    """Which images an epoch takes; it is always as long as the data."""
+
+    name: str = "uniform"
+
+
+class AnswerRecipe(Named):
+    """What counts as a right answer of the model, for policies that ask it or count its answers by level."""
+
+    name: str = "top1"
+
+
+class StageRecipe(Named):
+    """A part of the training, with its own optimiser, schedule and images; None takes what the recipe says."""
+
+    name: str = "train"
+    epochs: int | None = Field(None, ge=1)
+    """None is the recipe's `epochs` for the first stage and 10 for each further one."""
+    lr: float | None = Field(None, gt=0)
+    schedule: ScheduleRecipe | None = None
+    sampler: SamplerRecipe | None = None
+    data: Literal["all", "real"] = "all"
+    """`real` leaves out images that the data set marks as synthetic."""
+    balance: Literal["classes", "groups"] | None = None
+    """`classes` keeps as many images of each class as the smallest has, the same in every epoch; `groups` likewise of
+    each class in each group."""
+    mixing: bool = True
+    """Whether the policy mixes images."""
+
+
+class PolicyRecipe(Part):
+    """A strategy by name or path, and its params."""
+
+    load: str = "none"
+    params: dict[str, float | int | bool] = {}
