@@ -1,4 +1,4 @@
-"""Synthetic images where a class or group has too few: `augkit synth`. Importing loads neither diffusers nor pyarrow."""
+"""Synthetic images where a class or group has too few: `augkit synth`. Importing loads no diffusers and no pyarrow."""
 
 from __future__ import annotations
 

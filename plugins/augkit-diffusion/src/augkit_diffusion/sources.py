@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
 
@@ -140,3 +140,17 @@ def options_of(name: str, registry: Registry) -> dict[str, Any]:
     empty = inspect.Parameter.empty
     found = named.options_of(registry.sources[name])
     return {option: ... if p.default is empty else p.default for option, p in found.items()}
+
+
+def path_options(name: str, registry: Registry) -> set[str]:
+    """The options of a source that are paths, or may be: those annotated with `Path`, and `model`."""
+    factory = registry.sources[name]
+    try:
+        types = get_type_hints(factory)
+    except Exception:  # names that exist for type checkers only
+        types = {}
+    return {option for option in named.options_of(factory) if option == "model" or Path in _kinds(types.get(option))}
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) or (annotation,)

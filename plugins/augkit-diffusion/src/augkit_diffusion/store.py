@@ -122,6 +122,10 @@ class Store:
         finally:
             self.parts = before
 
+    def share(self, name: str) -> None:
+        """Write from now on in the name of the process that is `writing`."""
+        self.parts = self.folder / PARTS / name
+
     # which images there are, and which are missing
 
     def name(self, label: int, group: int | None, number: int) -> str:

@@ -7,6 +7,10 @@ from importlib.util import find_spec
 
 import typer
 
+from augkit_diffusion.listing_command import sources
+from augkit_diffusion.make_command import make
+from augkit_diffusion.plan_command import plan
+
 app = typer.Typer(
     name="synth",
     help="Synthetic images for classes and groups that have too few.",
@@ -14,6 +18,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for verb in ("plan", "make", "filter", "look"):
+app.command()(plan)
+app.command()(make)
+for verb in ("filter", "look"):
     if find_spec(f"augkit_diffusion.{verb}_command") is not None:
         app.command(name=verb)(getattr(import_module(f"augkit_diffusion.{verb}_command"), verb))
+app.command()(sources)

@@ -1,0 +1,217 @@
+"""The verb `augkit synth plan`: what there would be to make."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from augkit.cli.output import show_json, show_rows
+from augkit.errors import AugkitError
+from augkit_diffusion import request as ask
+from augkit_diffusion.chunks import Cell
+from augkit_diffusion.making import ask as ask_for
+from augkit_diffusion.making import data_facts, load_recipe_of, open_work, wishes
+from augkit_diffusion.sources import Learning
+from augkit_diffusion.store import Store, read_settings
+
+if TYPE_CHECKING:
+    from augkit.lab.data import Data
+    from augkit_diffusion.making import Order, Work
+
+SAMPLE = 64
+"""Images whose size as files is measured."""
+QUICK = 5.0
+"""Seconds of a first chunk below which a second one is timed, since the first may warm up."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What images take."""
+
+    bytes: float
+    """Of an image's file."""
+    measured: str
+    """What was measured."""
+    seconds: float | None = None
+    """Of a chunk; None where it is not known."""
+    batch: int = 1
+    unknown: str = "say --source to have some images made and timed"
+    """What would have to be done to know the seconds."""
+
+
+def plan(
+    recipe: ask.Recipe,
+    overrides: ask.Overrides = None,
+    target: ask.Target = None,
+    groups: ask.Groups = False,
+    budget: ask.Budget = None,
+    weights: ask.Weights = None,
+    source: Annotated[str | None, typer.Option(metavar="NAME", help="Have a few images made by it and timed.")] = None,
+    model: ask.Model = None,
+    steps: ask.Steps = None,
+    guidance: ask.Guidance = None,
+    batch: ask.Batch = None,
+    precision: ask.Precision = None,
+    strength: ask.Strength = None,
+    prompts: ask.Prompts = None,
+    options: ask.Options = None,
+    device: ask.Device = None,
+    seed: ask.Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A store that there is: its images need not be made again.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Say how many images of which class there are to make, and what they take; nothing is written.
+
+    \b
+        augkit synth plan recipe.yaml --target 500
+        augkit synth plan recipe.yaml --target "max(class_count, over=classes)" --groups
+        augkit synth plan recipe.yaml --budget 10000 --weights "1 / class_count"
+        augkit synth plan recipe.yaml --target 500 --source sd --model PATH_OR_ID --steps 10
+    """
+    from augkit.lab import data as lab_data
+    from augkit.plugins import registry
+
+    how_many = ask.HowMany(target, budget, weights, groups)
+    how_many.check()
+    given = ask.read_options(
+        options,
+        model=model,
+        steps=steps,
+        guidance=guidance,
+        batch=batch,
+        precision=precision,
+        strength=strength,
+        prompts=prompts,
+    )
+    if out is not None:
+        read_settings(out)
+    if source is not None:
+        order = ask.make_order(
+            recipe,
+            overrides,
+            source,
+            given,
+            registry(),
+            folder=out or Path(),
+            seed=seed,
+            groups=groups,
+            device=device,
+        )
+        data, cost = _made(order, out)
+    elif given:
+        raise AugkitError(f'the option "{next(iter(given))}" is one of a source; name it with --source')
+    else:
+        data = lab_data.load(load_recipe_of(recipe, overrides or []).data)
+        cost = _like(data)
+    _tell(data, how_many, cost, out, as_json)
+
+
+def _made(order: Order, out: Path | None) -> tuple[Data, Cost]:
+    """Make a chunk or two, outside any store."""
+    with tempfile.TemporaryDirectory() as folder:
+        order = order if out is not None else replace(order, folder=folder)
+        work = open_work(order)
+        if isinstance(work.source, Learning) and not work.source.ready:
+            return work.data, _like(work.data, f"the source {order.source} learns first, which augkit synth make does")
+        seconds, size = _chunk(work)
+        if seconds < QUICK:
+            seconds, size = _chunk(work)
+    what = f"{work.source.batch} images made by {order.source}"
+    return work.data, Cost(size, what, seconds, work.source.batch)
+
+
+def _chunk(work: Work) -> tuple[float, float]:
+    """Seconds for a chunk of the rarest class, and bytes of an image."""
+    from augkit.lab.run import threads
+    from augkit_diffusion import png
+
+    store = Store(Path(work.order.folder), work.settings)
+    label = int(work.data.class_counts.argmin())
+    begin = time.perf_counter()
+    with threads(work.order.recipe["threads"]):
+        wanted = wishes(store, work, label, 0 if store.group_names else None, 0)
+        images = ask_for(work, wanted)
+    files = [len(png.encode(image, {})) for image in images if image is not None]
+    return time.perf_counter() - begin, statistics.mean(files) if files else 0.0
+
+
+def _like(data: Data, unknown: str = Cost.unknown) -> Cost:
+    """What training images take as PNG files."""
+    import torch
+
+    from augkit_diffusion import png
+
+    where = torch.linspace(0, len(data.train) - 1, min(SAMPLE, len(data.train)), device=data.train.labels.device).long()
+    (images,) = data.train.batches([where])
+    sizes = [len(png.encode(image, {})) for image in images.permute(0, 2, 3, 1).cpu().numpy()]
+    return Cost(statistics.mean(sizes), f"{len(sizes)} training images as PNG", unknown=unknown)
+
+
+def _tell(data: Data, how_many: ask.HowMany, cost: Cost, out: Path | None, as_json: bool) -> None:
+    counts, wanted = how_many.counts(data), how_many.wanted(data)
+    there = _there(data, wanted, out) if out is not None else None
+    missing = {cell: number if there is None else number - len(there[cell]) for cell, number in wanted.items()}
+    rows = [
+        _row(data, cell, real, wanted[cell], None if there is None else len(there[cell]))
+        for cell, real in counts.items()
+    ]
+    images = sum(missing.values())
+    chunks = sum(-(-number // cost.batch) for number in missing.values())
+    seconds = None if cost.seconds is None else chunks * cost.seconds
+    taken = round(images * cost.bytes)
+    if as_json:
+        show_json({"cells": rows, "images": images, "bytes": taken, "seconds": seconds})
+        return
+    show_rows(rows, as_json=False)
+    what = f"classes in {len(data.group_names)} groups" if how_many.groups else "classes"
+    print(f"\n{images:,} images to make for {sum(n > 0 for n in missing.values())} of {len(counts)} {what}")
+    free = shutil.disk_usage(out or Path.cwd()).free
+    print(
+        f"disk: {size_text(taken)} of {size_text(free)} free here ({size_text(cost.bytes)} an image, {cost.measured})"
+    )
+    if seconds is None or cost.seconds is None:
+        print(f"time: not known; {cost.unknown}")
+    else:
+        print(f"time: {time_text(seconds)} for one process ({cost.measured} in {cost.seconds:.3g} s)")
+
+
+def _row(data: Data, cell: Cell, real: int, number: int, there: int | None) -> dict[str, Any]:
+    label, group = cell
+    named = {"class": data.class_names[label]} | ({} if group is None else {"group": data.group_names[group]})
+    return {**named, "real": real, "synthetic": number, **({} if there is None else {"there": there})}
+
+
+def _there(data: Data, wanted: Mapping[Cell, int], out: Path) -> dict[Cell, list[int]]:
+    """The numbers of wanted images that a store has."""
+    settings = read_settings(out)
+    if settings["data"] != data_facts(data) or settings["groups"] != any(group is not None for _, group in wanted):
+        raise AugkitError("this store was begun with other data, or with other --groups; leave out --out", file=out)
+    store = Store(out, settings)
+    return {cell: [n for n in store.numbers(*cell) if n < number] for cell, number in wanted.items()}
+
+
+def size_text(size: float) -> str:
+    """Bytes in words: 1.2 GB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def time_text(seconds: float) -> str:
+    """Seconds in words: 3 h 20 min."""
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
