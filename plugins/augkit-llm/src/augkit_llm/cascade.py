@@ -13,13 +13,14 @@ from augkit_llm.archive import Archive
 from augkit_llm.budget import Budget
 from augkit_llm.controls import CONTROLS
 from augkit_llm.evaluate import BASELINE, Stage, baselines, tasks
+from augkit_llm.files import DOCUMENTS
 from augkit_llm.records import FAILED, FINISHED, PASSED_OVER, READY, STOPPED, Candidate, Evaluation
 from augkit_llm.reward import Score, ranked, score
 
 if TYPE_CHECKING:
     from augkit.lab.jobs import Result, Task
 
-DOCUMENTS, LOGS, RECIPE = "documents", "logs", "recipe.yaml"
+LOGS, RECIPE = "logs", "recipe.yaml"
 Fates = dict[int, tuple[str, str, "str | None"]]
 
 

@@ -130,18 +130,22 @@ def _baseline(folder: Path, seed: int) -> Path:
 
 
 def measure(recipe: str, policy: str, seed: int, epochs: int, weights: str | None, out: str) -> dict[str, Any]:
-    """Train once and measure; a run that was interrupted goes on.
+    """Train once and measure; a run that was interrupted goes on, also where its search was moved meanwhile.
 
     Returns:
         `reward` 0..1, its `standard_error` over the reward images, `groups` (balanced accuracy of many, medium and few
         classes; None for one that is absent), `intensity` by group (of `augkit.lab.intensity`), and `seconds` an epoch.
     """
     from augkit.lab.intensity import measure as intensity
+    from augkit.lab.recipe import load_recipe
     from augkit.lab.run import train
     from augkit.plugins import registry
 
-    said = {"policy": policy, "seed": seed, "epochs": epochs, "test": False, "model.weights": weights}
-    folder = train(recipe, [f"{name}={json.dumps(value)}" for name, value in said.items()], out, Path(out).exists())
+    said = {"policy": policy, "seed": seed, "epochs": epochs, "test": False}
+    said |= {"model.weights": weights} if weights is not None else {}
+    overrides = [f"{name}={json.dumps(value)}" for name, value in said.items()]
+    _bring_along(Path(out), load_recipe(recipe, registry(), overrides))
+    folder = train(recipe, overrides, out, Path(out).exists())
     with (folder / "per_class.csv").open(encoding="utf-8") as file:
         classes = [(int(row["correct"]), int(row["val_images"])) for row in csv.DictReader(file)]
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -153,6 +157,35 @@ def measure(recipe: str, policy: str, seed: int, epochs: int, weights: str | Non
         "intensity": intensity(folder, registry()),
         "seconds": summary["seconds_per_epoch"],
     }
+
+
+def _bring_along(run: Path, recipe: Recipe) -> None:
+    """Let a run whose search was moved go on as the same run: its document and its baseline are elsewhere now."""
+    from augkit.lab import folder as files
+    from augkit.lab.recipe import read_recipe
+
+    if not (run / files.RECIPE).exists():
+        return
+    there = read_recipe(run / files.RECIPE)
+    if there == recipe or moved(there, run) != moved(recipe, run):
+        return
+    checkpoint = files.load_checkpoint(run)
+    if checkpoint is not None:
+        files.save_checkpoint(run, {**checkpoint, "recipe": recipe.hash})
+    files.write_yaml(run / files.RECIPE, recipe.model_dump(mode="json"))  # last, so that a kill before is mended
+
+
+def moved(recipe: Recipe, run: Path) -> Recipe:
+    """The recipe of a run with its document and its baseline where the run's search is now."""
+    from augkit.strategy.document import is_path
+    from augkit_llm.files import DOCUMENTS
+
+    search, policy, model = run.absolute().parent.parent, recipe.policy, recipe.model
+    if is_path(policy.load):
+        policy = policy.model_copy(update={"load": str(search / DOCUMENTS / Path(policy.load).name)})
+    if model.weights is not None and Path(model.weights).name.startswith(f"{BASELINE}-seed"):
+        model = model.model_copy(update={"weights": str(search / RUNS / Path(model.weights).name)})
+    return recipe.model_copy(update={"policy": policy, "model": model})
 
 
 def read_test(run: str) -> dict[str, Any]:
@@ -179,7 +212,7 @@ def read_test(run: str) -> dict[str, Any]:
     checkpoint = files.load_checkpoint(folder)
     if checkpoint is None or not (folder / files.SUMMARY).exists():
         raise StateError("there is no finished run here whose model could be tested", file=folder)
-    recipe = read_recipe(folder / files.RECIPE)
+    recipe = moved(read_recipe(folder / files.RECIPE), folder)
     device = pick_device(recipe.device)
     with threads(recipe.threads):
         data = lab_data.load(recipe.data, device)

@@ -15,6 +15,8 @@ from augkit.strategy.document import load_strategy
 from augkit.strategy.model import Strategy
 from augkit.strategy.reading import read_text, resolve
 
+DOCUMENTS = "documents"
+"""Where a search keeps its documents."""
 FIRST = ("augkit", "name", "title", "source", "params", "palette", "image", "state", "pipeline", "views", "update")
 WIDTH = 110
 
