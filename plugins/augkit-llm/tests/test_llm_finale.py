@@ -11,7 +11,7 @@ from augkit_llm.archive import FILE, Archive
 from augkit_llm.budget import Budget
 from augkit_llm.controls import CONTROLS
 from augkit_llm.evaluate import Stage, read_test
-from augkit_llm.finale import ALIKE, TEST, TWIN, close, finales
+from augkit_llm.finale import ALIKE, PLAYED, TEST, TWIN, close, finales
 from augkit_llm.opening import resumed
 from augkit_llm.records import Closing
 from augkit_llm.report import write
@@ -138,6 +138,19 @@ def test_a_raised_budget_reads_the_test_for_a_new_best_and_tells_both(
     assert f"# sha256: {both[1]['hash']}" in (folder / "best.yaml").read_text()
     page = write(folder).read_text()
     assert "An earlier best" in page and "Latest best" in page and "It chose nothing" in page
+
+
+def test_a_twin_that_would_do_the_same_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values by class that are the same for all: the twin's document differs, and what it does to images does not."""
+    flat(monkeypatch)
+    one = document(0.5)
+    one |= {"state": {"share": {"axes": ["classes"], "init": "where(class_rank > 3, 0.5, 0.5)"}}}
+    one["pipeline"] = [{"rotate": {"p": 0.9}}, {"solarize": {"p": "share[y]"}}]
+    folder = begun(tmp_path, [one], 8)
+    _, twins, tests, (noted,) = read(folder)
+    assert not twins and noted["twin"] is None and noted["why"] == PLAYED
+    assert {run.subject for run in tests} == {noted["hash"], *CONTROLS}
+    assert f"It has no twin: {PLAYED}." in write(folder).read_text()
 
 
 def test_what_cannot_be_read_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

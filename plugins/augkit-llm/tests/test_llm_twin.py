@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from augkit_llm.twin import TwinError, agnostic_twin
+from augkit_llm.rendering import small
+from augkit_llm.trace import Stage
+from augkit_llm.twin import TwinError, acts_alike, agnostic_twin
 
 from augkit import Policy
+from augkit.plugins import registry
 
 LEARNING: dict[str, Any] = {
     "augkit": 1,
@@ -66,6 +69,20 @@ def test_what_makes_no_difference_has_no_other_twin() -> None:
         agnostic_twin({"augkit": 1, "name": "plain", "palette": "uniform", "pipeline": [{"pick": {"count": 1}}]})
         is None
     )
+
+
+def short(**shares: float) -> dict[str, Any]:
+    """What a weak model may have written."""
+    plain = {"count": 1, "probability": 0.5, "strength": 0.5, "draw": "random", "over_time": "grows", "goal": 0.6}
+    rest = {"operators": ["hflip", "rotate"], "learn": "nothing", "mixing": "cutmix", **plain}
+    return small.to_document({**rest, **dict.fromkeys(("many", "medium", "few"), 0.8), **shares})
+
+
+def test_values_by_class_that_are_the_same_for_all_make_no_difference() -> None:
+    known, stage = registry(), Stage([200, 60, 20, 5], 16, 6)
+    for document, alike in ((short(), True), (short(few=0.2), False), (LEARNING, False)):
+        twin = agnostic_twin(document)
+        assert twin is not None and acts_alike(document, twin, known, stage) is alike
 
 
 @pytest.mark.parametrize(

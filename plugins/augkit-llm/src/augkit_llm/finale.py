@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from augkit.errors import AugkitError
 from augkit_llm.archive import Archive
-from augkit_llm.cascade import DOCUMENTS, LOGS, RECIPE, Place, as_yaml
+from augkit_llm.cascade import LOGS, RECIPE, Place, as_yaml
 from augkit_llm.controls import CONTROLS
 from augkit_llm.evaluate import RUNS, Stage, tasks
+from augkit_llm.files import DOCUMENTS
 from augkit_llm.records import Candidate, Closing
-from augkit_llm.twin import TwinError, agnostic_twin
+from augkit_llm.twin import TwinError, acts_alike, agnostic_twin
 
 if TYPE_CHECKING:
     from augkit.lab.jobs import Result, Task
     from augkit.registry import Registry
+    from augkit_llm import trace
     from augkit_llm.search import Search
     from augkit_llm.standing import Best
 
@@ -31,6 +33,7 @@ FINALES = "finales"
 """Of the meta table: for each best strategy that had its finale, its `hash`, `stage`, `twin` (a subject or None) and
 `why` there is none."""
 ALIKE = "it treats all classes alike, so it is its own twin"
+PLAYED = "it treats all classes alike: what it reads of them makes no difference in a training that was played to both"
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Finale:
     folder: Path
     registry: Registry
     place: Place
+    played: trace.Stage
+    """Where it is found out whether a twin does anything else than its strategy."""
     told: Callable[[str], None]
     """Called with a line for each part."""
 
@@ -52,7 +57,8 @@ class Finale:
         if best is None:
             return
         name, stage = str(best.candidate.hash), best.stage
-        twin, why = self._twin(best.candidate)
+        noted = [one for one in finales(self.archive) if (one["hash"], one["stage"]) == (name, stage.name)]
+        twin, why = (noted[0]["twin"], noted[0]["why"]) if noted else self._twin(best.candidate)
         self._note({"hash": name, "stage": stage.name, "twin": twin, "why": why})
         subjects = [name, *CONTROLS]
         if twin is not None:
@@ -71,6 +77,8 @@ class Finale:
             if document is None:
                 return None, ALIKE
             load_strategy(document, self.registry)
+            if acts_alike(best.document or {}, document, self.registry, self.played):
+                return None, PLAYED
         except TwinError as error:
             return None, str(error)
         except AugkitError as error:
@@ -143,12 +151,15 @@ class Finale:
 
 def close(search: Search) -> None:
     """The finale of a search that has stopped."""
+    from augkit_llm import trace
+
     best = search.standing.best()
     if best is not None:
         search.teller.say("the search has stopped; its test set is read, which chooses nothing")
     place = search.cascade.place
-    registry = search.proposer.registry
-    Finale(search.archive, search.cascade.folder, registry, place, search.teller.say).run(best)
+    registry, data = search.proposer.registry, search.proposer.data
+    played = trace.Stage(data.counts, data.image_size, search.proposer.recipe.epochs)
+    Finale(search.archive, search.cascade.folder, registry, place, played, search.teller.say).run(best)
 
 
 def finales(archive: Archive) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ alone draw the same numbers.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -59,6 +60,8 @@ class Look:
     """[groups] mean absolute change, of white."""
     own: Tensor
     """[groups] weight of the image's own label, below 1 where images are mixed."""
+    result: str
+    """Hash of the images and their targets as they came out."""
 
 
 @dataclass
@@ -199,10 +202,13 @@ def _look(policy: Policy, stage: Stage, epoch: int, images: Tensor, targets: Ten
     difference = (images.float() - stage.images.float()).abs().amax(1).flatten(1)
     share = (difference > 0).float().mean(1)
     own = targets[torch.arange(len(stage.targets)), stage.targets] if targets.ndim == 2 else torch.ones(len(targets))
-    by_group = [value.view(count, EACH).mean(1) for value in (share, difference.mean(1) / 255, own.float())]
+    changed, distance, label = (
+        value.view(count, EACH).mean(1) for value in (share, difference.mean(1) / 255, own.float())
+    )
     met = (share > 0).float().view(count, EACH).mean(1)
     edge = edges / float(number.sum()) if float(number.sum()) else 0.0
-    return Look(epoch, used, total / number.clamp(min=1), edge, met, *by_group)
+    result = hashlib.sha256(images.numpy().tobytes() + targets.float().numpy().tobytes()).hexdigest()
+    return Look(epoch, used, total / number.clamp(min=1), edge, met, changed, distance, label, result)
 
 
 def _spread(items: list[int], most: int) -> list[int]:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from augkit.errors import AugkitError, ExpressionError
 
 if TYPE_CHECKING:
+    from augkit.registry import Registry
     from augkit.strategy.expression import Node
+    from augkit_llm.trace import Stage
 
 BY_CLASS = ("class_count", "class_rank", "correct", "seen", "loss", "val_correct", "val_seen", "used", "strength_used")
 RESULTS = (".correct", ".drawn")
@@ -48,6 +50,21 @@ def agnostic_twin(document: Mapping[str, Any], signals: tuple[str, ...] = ()) ->
     if not change.changed:
         return None
     return twin | {"name": f"{document.get('name', 'strategy')}-agnostic"}
+
+
+def acts_alike(document: Mapping[str, Any], twin: Mapping[str, Any], registry: Registry, stage: Stage) -> bool:
+    """Whether a strategy and its twin do the same, image by image, in the training that the screening plays.
+
+    So it is where values by class are the same for all classes. Both draw the same numbers there.
+
+    Raises:
+        AugkitError: one of them cannot be played.
+    """
+    from augkit.strategy.document import load_strategy
+    from augkit_llm.trace import play
+
+    one, two = (play(load_strategy(dict(each), registry), registry, stage).looks for each in (document, twin))
+    return [look.result for look in one] == [look.result for look in two]
 
 
 def _uses(steps: Any) -> bool:
