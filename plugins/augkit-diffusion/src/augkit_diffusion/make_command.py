@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +15,13 @@ from augkit.cli.output import fail, note
 from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 from augkit_diffusion.chunks import Cell, Chunk, parse_shard
-from augkit_diffusion.making import Order, Work, make_chunks, open_work
+from augkit_diffusion.making import Work, make_chunks, open_work
 from augkit_diffusion.progress import Meter
+from augkit_diffusion.sources import Learning
 from augkit_diffusion.store import Store, check
+
+if TYPE_CHECKING:
+    from augkit.lab.jobs import Result
 
 TASKS = 8
 """Parts of the work for each process, so that none waits long for another at the end."""
@@ -80,114 +83,119 @@ def make(
     order = ask.make_order(
         recipe, overrides, source, given, registry(), folder=out, seed=seed, groups=groups, device=device
     )
+    begin = time.monotonic()
     with Meter() as meter:
         work = open_work(order, progress=meter)
         wanted = how_many.wanted(work.data)
         check(out, work.settings)
-        _make(work, wanted, part, meter, jobs, on, out)
-
-
-def _make(
-    work: Work, wanted: Mapping[Cell, int], shard: tuple[int, int], meter: Meter, jobs: int, on: str, out: Path
-) -> None:
-    """Make what is missing of the wanted images, and leave the store in order whatever happens."""
-    begin, made = time.monotonic(), [0, 0]
-    store = Store.create(Path(work.order.folder), work.settings)
-    place = f"shard-{shard[0]}-of-{shard[1]}"
-    try:
-        with store.writing(place):
-            if jobs == 1 and on == "local":
-                _here(store, work, wanted, shard, meter, made)
-            else:
-                _spread(store, work.order, work.source.batch, wanted, shard, meter, made, (place, jobs, on))
-    except KeyboardInterrupt:
-        _close(store, out, made, time.monotonic() - begin)
+        making = Making(work, Store.create(Path(order.folder), work.settings), wanted, part, meter)
+        interrupted = making.run(jobs, on)
+    _tell(making, out, time.monotonic() - begin)
+    if interrupted:
         fail("interrupted; the same command goes on")
-        raise typer.Exit(130) from None
-    except BaseException:
-        with suppress(AugkitError, OSError):  # what went wrong first is told
-            store.rebuild()
-        raise
-    _close(store, out, made, time.monotonic() - begin)
+        raise typer.Exit(130)
 
 
-def _here(
-    store: Store, work: Work, wanted: Mapping[Cell, int], shard: tuple[int, int], meter: Meter, made: list[int]
-) -> None:
-    """Make images in this process."""
-    from augkit.lab.run import threads
+@dataclass
+class Making:
+    """The making of one shard's images; counts them as they are finished."""
 
-    with threads(work.order.recipe["threads"]):
-        store.settle(work.identity)
-        chunks = store.missing(wanted, work.source.batch, shard)
-        count = _Counter(meter, chunks, made)
-        make_chunks(store, work, chunks, count)
+    work: Work
+    store: Store
+    wanted: Mapping[Cell, int]
+    shard: tuple[int, int]
+    meter: Meter
+    written: int = 0
+    refused: int = 0
+    strangers: Sequence[Path] = ()
+    """Files in the store that are none of its images."""
+
+    def run(self, jobs: int, on: str) -> bool:
+        """Make what is missing, and leave the store in order whatever happens; whether the user interrupted it."""
+        interrupted = False
+        try:
+            with self.store.writing(self.place):
+                if jobs == 1 and on == "local":
+                    self._here()
+                else:
+                    self._spread(jobs, on)
+        except KeyboardInterrupt:
+            interrupted = True
+        except BaseException:
+            with suppress(AugkitError, OSError):  # what went wrong first is told
+                self.store.rebuild()
+            raise
+        self.strangers = self.store.rebuild()
+        return interrupted
+
+    @property
+    def place(self) -> str:
+        """What this part of the store's work is called."""
+        return f"shard-{self.shard[0]}-of-{self.shard[1]}"
+
+    def _here(self) -> None:
+        """Make images in this process."""
+        from augkit.lab.run import threads
+
+        with threads(self.work.order.recipe["threads"]):
+            self.store.settle(self.work.identity)
+            chunks = self._missing()
+            make_chunks(self.store, self.work, chunks, self._counter(chunks))
+
+    def _spread(self, jobs: int, on: str) -> None:
+        """Make images in other processes. If the source must learn, one of them lets it before the others begin."""
+        from augkit.lab import jobs as processes
+
+        told = {"order": asdict(self.work.order), "place": self.place}
+        if isinstance(self.work.source, Learning) and not self.work.source.ready:
+            learns = processes.Task("prepare", "augkit_diffusion.making:prepare", told)
+            processes.map([learns], on, 1, done=_good)
+        else:
+            self.store.settle(self.work.identity)
+        chunks = self._missing()
+        count = self._counter(chunks)
+
+        def done(result: processes.Result) -> None:
+            _good(result)
+            count(*result.value)
+
+        size = max(1, -(-len(chunks) // (jobs * TASKS)))
+        parts = [[_plain(chunk) for chunk in chunks[i : i + size]] for i in range(0, len(chunks), size)]
+        make_part = "augkit_diffusion.making:make_part"
+        tasks = [processes.Task(f"part-{i:05d}", make_part, told | {"parts": part}) for i, part in enumerate(parts)]
+        processes.map(tasks, on, jobs, done=done)
+
+    def _missing(self) -> list[Chunk]:
+        return self.store.missing(self.wanted, self.work.source.batch, self.shard)
+
+    def _counter(self, chunks: Sequence[Chunk]) -> Callable[[int, int], None]:
+        total = sum(len(chunk.missing) for chunk in chunks)
+
+        def count(written: int, refused: int) -> None:
+            self.written += written
+            self.refused += refused
+            self.meter("images", self.written + self.refused, total)
+
+        return count
 
 
-def _spread(
-    store: Store,
-    order: Order,
-    batch: int,
-    wanted: Mapping[Cell, int],
-    shard: tuple[int, int],
-    meter: Meter,
-    made: list[int],
-    where: tuple[str, int, str],
-) -> None:
-    """Make images in other processes; one of them lets the source learn before the others begin."""
-    from augkit.lab import jobs as processes
-
-    place, jobs, on = where
-    told = {"order": asdict(order), "place": place}
-
-    def good(result: processes.Result) -> None:
-        if result.failed:
-            raise AugkitError(result.reason or "")
-
-    processes.map([processes.Task("prepare", "augkit_diffusion.making:prepare", told)], on, 1, done=good)
-    chunks = store.missing(wanted, batch, shard)
-    count = _Counter(meter, chunks, made)
-
-    def done(result: processes.Result) -> None:
-        good(result)
-        count(*result.value)
-
-    size = max(1, -(-len(chunks) // (jobs * TASKS)))
-    parts = [chunks[i : i + size] for i in range(0, len(chunks), size)]
-    tasks = [
-        processes.Task(
-            f"part-{i:05d}", "augkit_diffusion.making:make_part", told | {"parts": [_plain(chunk) for chunk in part]}
-        )
-        for i, part in enumerate(parts)
-    ]
-    processes.map(tasks, on, jobs, done=done)
+def _good(result: Result) -> None:
+    """Raise if a task failed; that ends the others."""
+    if result.failed:
+        raise AugkitError(result.reason or "")
 
 
 def _plain(chunk: Chunk) -> list[object]:
     return [chunk.label, chunk.group, chunk.index, list(chunk.missing)]
 
 
-class _Counter:
-    """Counts the images of chunks as they are finished, and shows them."""
-
-    def __init__(self, meter: Meter, chunks: Sequence[Chunk], made: list[int]) -> None:
-        self.meter, self.made = meter, made
-        self.total = sum(len(chunk.missing) for chunk in chunks)
-
-    def __call__(self, written: int, refused: int) -> None:
-        self.made[0] += written
-        self.made[1] += refused
-        self.meter("images", sum(self.made), self.total)
-
-
-def _close(store: Store, out: Path, made: Sequence[int], seconds: float) -> None:
-    """Make the manifest anew, and tell what was done."""
-    strangers = store.rebuild()
-    if strangers:
-        first = strangers[0].relative_to(store.folder)
-        note(f"{len(strangers)} files in {out} are no images of this store, such as {first}; move them away")
-    kept = len(store.images())
-    refused = f", {made[1]} refused by the model's safety checker" if made[1] else ""
-    speed = f" in {seconds:.1f} s, {sum(made) / seconds:.3g} images/s" if sum(made) else ""
-    print(f"{made[0]} images made{refused}{speed}; {kept} kept in the store", file=sys.stdout)
-    print(out)
+def _tell(making: Making, out: Path, seconds: float) -> None:
+    """Say what was done."""
+    if making.strangers:
+        first = making.strangers[0].relative_to(making.store.folder)
+        count = len(making.strangers)
+        note(f"{count} files in {out} are no images of this store, such as {first}; move them away")
+    made = making.written + making.refused
+    refused = f", {making.refused} refused by the model's safety checker" if making.refused else ""
+    speed = f" in {seconds:.1f} s, {made / seconds:.3g} images/s" if made else ""
+    print(f"{making.written} images made{refused}{speed}; {len(making.store.images())} kept in the store\n{out}")
