@@ -2,7 +2,8 @@
 
 A document is loaded, held against the limits of a search, and played through a short training that is only a script
 (`trace.py`). That shows whether it does anything, stays finite, means its strengths, and what it costs; and it gives
-a signature of what it does, by which documents that act alike are found. All but the cost is the same on every run.
+a signature of what it does, by which documents that act alike are found. No clock has a say in it, so that a search
+which was killed and goes on comes to the same.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from augkit.strategy.model import Strategy
 from augkit_llm.limits import admit
 from augkit_llm.trace import EPOCHS, Stage, Trace, play, summary
 
-MOST_COST = 15.0
-"""Times the CPU time of TrivialAugment, which gives each image one operator. AugMix, the costliest with a name,
-takes 7, and ten operators on every image take 10; what is far beyond that is time that the training lacks."""
+MOST_OPERATORS = 15.0
+"""Operators an image, in the mean. AugMix, the costliest with a name, has 6. TrivialAugment is one of them, most take
+less CPU time than it and the dearest four times as much. What is far beyond is time that the training lacks."""
 STOPS_AT = 40.0
 """The same, where playing on would itself cost too much."""
 MOST_MEMORY = 1024
@@ -44,7 +45,7 @@ class Screened:
     signature: str
     """Of what it does; "" where it was not played to the end."""
     facts: dict[str, Any]
-    """Numbers for a report, see `trace.summary`; `cost` and `memory_mb` vary from run to run, the others do not."""
+    """Numbers for a report, see `trace.summary`; `memory_mb` varies from run to run, the others do not."""
     problem: str | None
     """Why it is not worth training, in one sentence; None if it is."""
 
@@ -83,9 +84,9 @@ def screen(
     except (AugkitError, RuntimeError) as error:  # torch tells of memory it has not got by the latter
         return Screened(strategy.hash, "", {}, f"it cannot be run: {' '.join(str(error).split())}")
     facts = {**summary(trace), "divisions_by_zero": trace.divisions, "needs": sorted(strategy.needs)}
-    facts |= {"cost": round(trace.cost, 2), "memory_mb": round(_memory() - before)}
+    facts |= {"operators_an_image": round(trace.operators, 4), "memory_mb": round(_memory() - before)}
     problem = _problem(strategy, trace, facts)
-    if trace.cost > STOPS_AT:
+    if trace.operators > STOPS_AT:
         return Screened(strategy.hash, "", facts, problem)
     signature = signature_of(trace)
     if problem is None and signature in known:
@@ -100,8 +101,8 @@ def _problem(strategy: Strategy, trace: Trace, facts: Mapping[str, Any]) -> str 
     cut = sum(look.edge for look in trace.looks) / max(1, len(trace.looks))
     if cut > MOST_CUT and _beyond(strategy):
         return f"its strengths are cut to 0 or 1 for {100 * cut:.0f} % of the operators: write them within 0..1"
-    if trace.cost > MOST_COST:
-        return f"it costs {trace.cost:.0f} times as much as trivialaugment, and {MOST_COST:.0f} times is the most"
+    if trace.operators > MOST_OPERATORS:
+        return f"it gives an image {trace.operators:.0f} operators in the mean, and {MOST_OPERATORS:.0f} is the most"
     if facts["memory_mb"] > MOST_MEMORY:
         return f"it takes {facts['memory_mb']} MiB for a small batch, and {MOST_MEMORY} is the most"
     return None

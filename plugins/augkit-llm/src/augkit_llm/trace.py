@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from augkit.policy import Policy
 from augkit.registry import Registry
-from augkit.strategy.document import load_strategy
 from augkit.strategy.model import Strategy
 
 EPOCHS = 60
@@ -35,10 +33,6 @@ CLASSES = 8
 """Classes of each group that have images."""
 SIDE = 32
 """Largest side of the images."""
-REFERENCE = "trivialaugment"
-"""Whose cost is 1."""
-REPEATS = 2
-"""Times that each batch is made where its cost is measured; the cheapest counts."""
 
 
 @dataclass
@@ -70,17 +64,14 @@ class Trace:
 
     groups: tuple[str, ...]
     looks: list[Look] = field(default_factory=list)
-    seconds: float = 0.0
-    """CPU time of the batches."""
-    reference: float = 0.0
-    """CPU time of the same batches under the reference."""
     divisions: int = 0
     """How often an expression of a rule or a step divided by zero."""
 
     @property
-    def cost(self) -> float:
-        """CPU time relative to the reference, measured beside it in the same process."""
-        return self.seconds / max(self.reference, 1e-9)
+    def operators(self) -> float:
+        """How many operators an image met, mean over groups and epochs: what it costs, and the same on every run."""
+        met = [float(number.mean()) for look in self.looks for number in look.used.values()]
+        return sum(met) / max(1, len(self.looks))
 
 
 class Stage:
@@ -140,45 +131,23 @@ class Stage:
 
 
 def play(strategy: Strategy, registry: Registry, stage: Stage, *, enough: float = math.inf) -> Trace:
-    """Play a whole training, or until a batch has cost more than `enough` times the reference.
+    """Play a whole training, or until an image has met more than `enough` operators in the mean.
 
     Raises:
         StateError: a state became infinite or NaN.
     """
     policy = stage.policy(strategy, registry)
-    beside = stage.policy(load_strategy(REFERENCE, registry), registry)
     trace = Trace(stage.groups)
-    for one in (beside, policy):  # what is made once for each policy is no cost of a batch
-        plan = one.plan(stage.targets, index=stage.index, images=stage.images)
-        one.apply(stage.images, plan)
-        one.restart_epoch()
     for epoch in range(stage.epochs):
+        plan = policy.plan(stage.targets, index=stage.index, images=stage.images)
         if epoch in stage.shown:
-            trace.reference += _made(beside, stage)[0]
-            seconds, images, targets = _made(policy, stage)
-            trace.seconds += seconds
-            trace.looks.append(_look(policy, stage, epoch, images, targets))
-            if trace.cost > enough:
+            trace.looks.append(_look(policy, stage, epoch, *policy.apply(stage.images, plan)))
+            if trace.operators > enough:
                 break
-        else:
-            policy.plan(stage.targets, index=stage.index, images=stage.images)
         stage.count(policy, epoch)
         policy.end_epoch()
     trace.divisions = int(policy.memory.divisions)
     return trace
-
-
-def _made(policy: Policy, stage: Stage) -> tuple[float, Tensor, Tensor]:
-    """A batch: CPU seconds, and what came out."""
-    begun = time.process_time()
-    plan = policy.plan(stage.targets, index=stage.index, images=stage.images)
-    planned = time.process_time() - begun
-    fastest = math.inf
-    for _ in range(REPEATS):
-        begun = time.process_time()
-        images, targets = policy.apply(stage.images, plan)
-        fastest = min(fastest, time.process_time() - begun)
-    return planned + fastest, images, targets
 
 
 def _look(policy: Policy, stage: Stage, epoch: int, images: Tensor, targets: Tensor) -> Look:
