@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from augkit.cli.listing import Json
 from augkit.cli.output import fail, show_json, show_rows
 from augkit.errors import DataError
+from augkit_llm.options import ApiBase, BudgetUsd, Names, Prompts, Rendering, Repairs, Sheet, Timeout, UsdPerMtok, asked
 
 if TYPE_CHECKING:
-    from augkit_llm.models import Options
     from augkit_llm.search import Search
 
 BUDGETS = ("evaluations", "budget_usd", "budget_tokens", "budget_hours")
@@ -36,7 +37,7 @@ def search(
         ),
     ] = None,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Training runs, those of controls included.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(min=0, help="What all questions together may cost.")] = None,
+    budget_usd: BudgetUsd = None,
     budget_tokens: Annotated[int | None, typer.Option(min=0, help="Of all questions and replies together.")] = None,
     budget_hours: Annotated[float | None, typer.Option(min=0, help="Of all sessions together.")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of a new search.")] = None,
@@ -60,25 +61,19 @@ def search(
     limit_memory: Annotated[
         float | None, typer.Option(min=0, help="MiB of one training run; what takes more is killed.")
     ] = None,
-    names: Annotated[bool, typer.Option("--names", help="Tell models the names of the classes.")] = False,
-    sheet: Annotated[bool, typer.Option("--sheet", help="Show models that see a few training images.")] = False,
-    prompts: Annotated[
-        Path | None, typer.Option(metavar="TEMPLATES", help="A folder of templates that replace ours.")
-    ] = None,
-    repairs: Annotated[int, typer.Option(min=0, max=2, help="How often faults go back to the model.")] = 2,
-    rendering: Annotated[
-        str | None, typer.Option(help="strict, small or text, instead of what a model can do.")
-    ] = None,
-    usd_per_mtok: Annotated[
-        str | None, typer.Option(metavar="IN,OUT", help="USD for a million tokens, where litellm knows no price.")
-    ] = None,
-    api_base: Annotated[str | None, typer.Option(help="A server that speaks OpenAI's protocol.")] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one reply.")] = 300.0,
+    names: Names = False,
+    sheet: Sheet = False,
+    prompts: Prompts = None,
+    repairs: Repairs = 2,
+    rendering: Rendering = None,
+    usd_per_mtok: UsdPerMtok = None,
+    api_base: ApiBase = None,
+    timeout: Timeout = 300.0,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a part of the recipe; may be repeated."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Let language models write strategies, train each next to its controls, and go on from the best.
 
@@ -93,47 +88,37 @@ def search(
         augkit search --report found --against control
         augkit train recipe.yaml --set policy=found/best.yaml
     """
+    from augkit_llm.budget import Budget
+
     given = {name for name in context.params if _said(context, name)}
+    budget = Budget(evaluations, budget_tokens, budget_usd, budget_hours)
     if status is not None:
         _only(given, WITH_STATUS, "--status tells of a search and changes nothing")
         _status(status, as_json)
-        return
-    if report is not None:
+    elif report is not None:
+        _only(given, WITH_REPORT, "--report tells of a search and changes nothing")
         from augkit_llm.report import write
 
-        _only(given, WITH_REPORT, "--report tells of a search and changes nothing")
         print(write(report, against or []))
-        return
-    if against:
+    elif against:
         raise DataError("--against belongs to --report: say whose report it is")
-    from augkit_llm.budget import Budget
-
-    budget = Budget(evaluations, budget_tokens, budget_usd, budget_hours)
-    if resume is not None:
+    elif resume is not None:
+        _only(given, WITH_RESUME, "--resume goes on with what the search was begun with, but for its budgets")
         from augkit_llm.opening import resumed
 
-        _only(given, WITH_RESUME, "--resume goes on with what the search was begun with, but for its budgets")
         places: dict[str, Any] = {name: context.params[name] for name in ("jobs", "on") if name in given}
         _run(resumed(resume, budget, **places), resume, as_json)
-        return
-    from augkit_llm.cascade import Place
-    from augkit_llm.opening import begun, settle
-
-    if recipe is None or out is None:
+    elif recipe is None or out is None:
         raise DataError("a new search needs a recipe and --out; --resume goes on with one, --status tells of one")
-    settings = settle(
-        *(recipe, overrides or [], llm or []),
-        population=population,
-        seed=seed,
-        seeds=seeds,
-        prompts=prompts,
-        names=names,
-        sheet=sheet,
-        repairs=repairs,
-    )
-    place = Place(jobs, on, limit_minutes, limit_memory)
-    options = _options(rendering, api_base, usd_per_mtok, timeout)
-    _run(begun(out, settings, budget, place, options), out, as_json)
+    else:
+        from augkit_llm.cascade import Place
+        from augkit_llm.opening import begun, settle
+
+        chosen: dict[str, Any] = {"population": population, "seed": seed, "seeds": seeds, "repairs": repairs}
+        chosen |= {"prompts": prompts, "names": names, "sheet": sheet}
+        settings = settle(recipe, overrides or [], llm or [], **chosen)
+        place, options = Place(jobs, on, limit_minutes, limit_memory), asked(rendering, api_base, usd_per_mtok, timeout)
+        _run(begun(out, settings, budget, place, options), out, as_json)
 
 
 def _said(context: typer.Context, name: str) -> bool:
@@ -147,15 +132,6 @@ def _only(given: set[str], allowed: tuple[str, ...], why: str) -> None:
     too_many = sorted(names.get(name, f"--{name.replace('_', '-')}") for name in given - set(allowed))
     if too_many:
         raise DataError(f"{why}: leave out {', '.join(too_many)}")
-
-
-def _options(rendering: str | None, api_base: str | None, usd_per_mtok: str | None, timeout: float) -> Options:
-    from augkit_llm.models import RENDERINGS, ModelError, Options, parse_price
-
-    known = next((one for one in RENDERINGS if one == rendering), None)
-    if rendering is not None and known is None:
-        raise ModelError(f'--rendering is one of {", ".join(RENDERINGS)}, not "{rendering}"')
-    return Options(rendering=known, api_base=api_base, usd_per_mtok=parse_price(usd_per_mtok), timeout=timeout)
 
 
 def _run(opened: AbstractContextManager[Search], folder: Path, as_json: bool) -> None:

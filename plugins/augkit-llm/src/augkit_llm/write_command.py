@@ -11,6 +11,7 @@ import typer
 
 from augkit.cli.output import fail, note
 from augkit.errors import AugkitError
+from augkit_llm.options import ApiBase, BudgetUsd, Names, Prompts, Rendering, Repairs, Sheet, Timeout, UsdPerMtok, asked
 
 if TYPE_CHECKING:
     from augkit.registry import Registry
@@ -27,25 +28,17 @@ def write(
     data: Annotated[
         str | None, typer.Option(metavar="RECIPE", help="Tell the model the counts and sizes of a recipe's data.")
     ] = None,
-    names: Annotated[bool, typer.Option("--names", help="Tell it the names of the classes, too.")] = False,
-    sheet: Annotated[bool, typer.Option("--sheet", help="Show it a few training images of each class.")] = False,
-    prompts: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A folder of templates that replace ours.")
-    ] = None,
+    names: Names = False,
+    sheet: Sheet = False,
+    prompts: Prompts = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="Of the model.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another strategy, where a model takes one.")] = 0,
-    repairs: Annotated[int, typer.Option(min=0, max=2, help="How often faults go back to the model.")] = 2,
-    rendering: Annotated[
-        str | None, typer.Option(help="strict, small or text: the form of replies, instead of what the model can do.")
-    ] = None,
-    budget_usd: Annotated[float | None, typer.Option(min=0, help="What all questions together may cost.")] = None,
-    usd_per_mtok: Annotated[
-        str | None, typer.Option(metavar="IN,OUT", help="USD for a million tokens, where litellm knows no price.")
-    ] = None,
-    api_base: Annotated[
-        str | None, typer.Option(help="A server that speaks OpenAI's protocol, for openai/NAME.")
-    ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one reply.")] = 300.0,
+    repairs: Repairs = 2,
+    rendering: Rendering = None,
+    budget_usd: BudgetUsd = None,
+    usd_per_mtok: UsdPerMtok = None,
+    api_base: ApiBase = None,
+    timeout: Timeout = 300.0,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Let a language model write a strategy.
@@ -59,15 +52,14 @@ def write(
         augkit write "" --llm none --seed 3 --out chance.yaml
     """
     from augkit.plugins import registry
-    from augkit_llm.models import Options, open_model, parse_price
+    from augkit_llm.models import open_model
 
     _check_out(out, force)
     found = registry()
     if llm == "none":
         _save(out, *_by_chance(seed, found), found)
         return
-    priced = budget_usd is not None
-    options = Options(_rendering(rendering), api_base, parse_price(usd_per_mtok), priced, timeout)
+    options = asked(rendering, api_base, usd_per_mtok, timeout, priced=budget_usd is not None)
     model = open_model(llm, options)
     if getattr(model, "remark", ""):
         note(model.remark)  # type: ignore[attr-defined]
@@ -83,14 +75,6 @@ def _check_out(out: Path, force: bool) -> None:
         raise AugkitError(f"a strategy is a file that ends in .yaml, not {out.name}")
     if out.exists() and not force:
         raise AugkitError("this file is there already; choose another name, or replace it with --force", file=out)
-
-
-def _rendering(given: str | None) -> Any:
-    from augkit_llm.models import RENDERINGS, ModelError
-
-    if given is not None and given not in RENDERINGS:
-        raise ModelError(f'--rendering is one of {", ".join(RENDERINGS)}, not "{given}"')
-    return given
 
 
 def _save(out: Path, document: dict[str, Any], header: list[str], found: Registry) -> None:
@@ -167,9 +151,7 @@ def _within(model: Model, budget: float | None) -> Callable[[Question], Reply]:
 
 def _cost(written: Written, name: str) -> str:
     replies = [attempt.reply for attempt in written.attempts if attempt.reply is not None]
-    asked, answered = (
-        sum(getattr(reply, part) for reply in replies) for part in ("prompt_tokens", "completion_tokens")
-    )
+    read, answered = (sum(getattr(reply, part) for reply in replies) for part in ("prompt_tokens", "completion_tokens"))
     number = f"{len(replies)} {'reply' if len(replies) == 1 else 'replies'}"
     seconds = sum(reply.seconds for reply in replies)
-    return f"cost: {written.usd:.4f} USD, {asked:,} tokens in, {answered:,} out, {number} of {name} in {seconds:.1f} s"
+    return f"cost: {written.usd:.4f} USD, {read:,} tokens in, {answered:,} out, {number} of {name} in {seconds:.1f} s"
