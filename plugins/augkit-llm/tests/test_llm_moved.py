@@ -20,14 +20,14 @@ from llm_search_parts import document, dump, new, quiet, recipe, reply, settings
 
 from augkit.lab import jobs
 
-STAGES = (Stage("short", 1, 2, keep=1), Stage("warm", 2, 2, warm=True))
+STAGES = (Stage("warm", 1, 1, warm=True),)
 BY_CLASS = {**document(0.5), "pipeline": [{"rotate": {"p": "class_count[y] / max(class_count, over=classes)"}}]}
 
 
 def begin(folder: Path, name: str) -> Path:
     lines = [reply("g0.s0.a0", BY_CLASS)]
     chosen = settings(folder, [transcript(folder / "t.jsonl", lines)], 1, STAGES)
-    with new(folder / name, chosen, Budget(18, usd=3.0)) as search:
+    with new(folder / name, chosen, Budget(5, usd=3.0)) as search:
         search.run()
         close(search)
     return folder / name
@@ -76,14 +76,14 @@ def test_a_search_goes_on_wherever_its_folder_is_moved(tmp_path: Path, monkeypat
     """Moved in the midst of a stage and of the readings of the test set, and named by a path from elsewhere."""
     whole = begin(tmp_path, "whole")
     with monkeypatch.context() as patch:
-        stopped_after(patch, "warm-", 3)
+        stopped_after(patch, "warm-", 2)
         with pytest.raises(KeyboardInterrupt):
             begin(tmp_path, "first")
     places = [tmp_path / "first", tmp_path / "deep" / "second", tmp_path / "third"]
     places[1].parent.mkdir()
     places[0].rename(places[1])
     with monkeypatch.context() as patch:
-        stopped_after(patch, TEST, 4)
+        stopped_after(patch, TEST, 2)
         with pytest.raises(KeyboardInterrupt):
             go_on(places[1])
     places[1].rename(places[2])
