@@ -86,12 +86,17 @@ class Facts:
     def first_signals(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Every shared signal before the first epoch; `names` are those counted by class."""
         classes = self.num_classes or 1
-        known = self.counts.float() if self.counts is not None else torch.zeros(classes)
-        order = torch.argsort(known, descending=True, stable=True)
-        rank = torch.empty(classes).scatter_(0, order, torch.arange(classes, dtype=torch.float32))
+        known = self.counts if self.counts is not None else torch.zeros(classes)
         scalars = {"epoch": 0.0, "epochs": float(self.epochs or 0), "step": 0.0}
         signals = {name: torch.zeros(classes) for name in names}
-        return {**signals, "class_count": known, "class_rank": rank, **{n: torch.tensor(v) for n, v in scalars.items()}}
+        return {**signals, **class_signals(known), **{n: torch.tensor(v) for n, v in scalars.items()}}
+
+
+def class_signals(counts: Tensor) -> dict[str, Tensor]:
+    """`class_count` and `class_rank`, [C] float32 each, of [C] counts."""
+    order = torch.argsort(counts, descending=True, stable=True)
+    places = torch.arange(len(counts), dtype=torch.float32, device=counts.device)
+    return {"class_count": counts.float(), "class_rank": torch.empty_like(places).scatter_(0, order, places)}
 
 
 def parts_of(strategy: Strategy) -> list[Strategy]:

@@ -27,12 +27,13 @@ import numpy as np
 import torch
 from harness import Clock, device_clock, machine
 
-from augkit.lab.data import load, long_tailed_counts
+from augkit.lab.data import load
 from augkit.lab.experts import stacked
 from augkit.lab.jobs import Task
 from augkit.lab.jobs import map as spread
 from augkit.lab.loop import Training, prepare, train_epoch
 from augkit.lab.recipe import load_recipe
+from augkit.lab.subsets import long_tailed_counts
 from augkit.plugins import registry
 
 CUDA = torch.cuda.is_available()

@@ -67,8 +67,10 @@ def test_functions_of_the_page_train() -> None:
     brought = {name: hook() for name, hook in namespace.items() if name.startswith("augkit_")}
     kinds = ("losses", "samplers", "stages", "answers")
     mine = Registry(**{**vars(found), **{kind: {**vars(found)[kind], **brought[f"augkit_{kind}"]} for kind in kinds}})
-    (written,) = (yaml.safe_load(body) for body in blocks(ROOT / "docs/recipes.md", "yaml"))
-    assert [stage.name for stage in load_recipe({**PLAIN, **written}, mine).stages] == ["train", "finetune_head"]
+    parts = [yaml.safe_load(body) for body in blocks(ROOT / "docs/recipes.md", "yaml")]
+    whole = load_recipe({**PLAIN, **{name: value for part in parts for name, value in part.items()}}, mine)
+    assert [stage.name for stage in whole.stages] == ["train", "finetune_head"]
+    assert whole.sources is not None and whole.sources.folder == "synth/"
     told = ["epochs=2", "model=resnet8_cifar", "data.image_size=16", "data.test_share=0.8", "policy=mixup"]
     told += ["data.imbalance=10", "threads=1"]
     told += ["loss={name: label_aware_smoothing, most: 0.3}", "sampler=progressive", "stages=[train, finetune_top]"]

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from augkit.errors import DataError, DocumentError, StateError
 from augkit.lab import data as lab_data
-from augkit.lab.data import spare
 from augkit.lab.folder import load_checkpoint
 from augkit.lab.recipe_parts import DataRecipe
 from augkit.lab.run import train
+from augkit.lab.subsets import spare
 
 TINY = {
     "augkit": 1,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from augkit.errors import DataError
-from augkit.lab import data, readers
+from augkit.lab import data, readers, subsets
 from augkit.lab.recipe_parts import DataRecipe
 from augkit.lab.sources import open_source
 
@@ -77,13 +77,13 @@ def test_a_file_that_is_no_archive(tmp_path: Path, name: str, says: str) -> None
 
 
 def test_published_counts_of_long_tailed_cifar100() -> None:
-    sums = {factor: sum(data.long_tailed_counts(500, factor, 100)) for factor in (100, 50, 10)}
+    sums = {factor: sum(subsets.long_tailed_counts(500, factor, 100)) for factor in (100, 50, 10)}
     assert sums == {100: 10847, 50: 12608, 10: 19573}
 
 
 @given(st.integers(1, 400), st.floats(1, 60), st.integers(2, 12))
 def test_long_tailed_counts_fall_and_span_the_factor(largest: int, factor: float, classes: int) -> None:
-    counts = data.long_tailed_counts(largest, factor, classes)
+    counts = subsets.long_tailed_counts(largest, factor, classes)
     assert counts[0] == largest
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] in (int(largest / factor), int(largest / factor * (1 + 1e-9)), int(largest / factor * (1 - 1e-9)))
@@ -92,9 +92,9 @@ def test_long_tailed_counts_fall_and_span_the_factor(largest: int, factor: float
 @given(st.lists(st.integers(60, 200), min_size=2, max_size=8), st.floats(1, 50), st.integers(0, 5))
 def test_long_tailed_subset_has_the_exact_profile(available: list[int], factor: float, seed: int) -> None:
     labels = np.random.RandomState(1).permutation(np.repeat(np.arange(len(available)), available))
-    rows = data.long_tailed(np.arange(len(labels)), labels, factor, len(available), seed)
+    rows = subsets.long_tailed(np.arange(len(labels)), labels, factor, len(available), seed)
     counts = np.bincount(labels[rows], minlength=len(available)).tolist()
-    assert counts == data.long_tailed_counts(counts[0], factor, len(available))
+    assert counts == subsets.long_tailed_counts(counts[0], factor, len(available))
     assert len(set(rows.tolist())) == len(rows)
 
 
@@ -121,7 +121,7 @@ def test_validation_is_held_out_stratified_and_leaves_the_subset_alone() -> None
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.floats(0.01, 0.99), st.integers(0, 9))
 def test_holding_out_never_empties_a_class(counts: list[int], share: float, seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    kept, out = data.hold_out(np.arange(len(labels)), labels, share, seed)
+    kept, out = subsets.hold_out(np.arange(len(labels)), labels, share, seed)
     assert sorted([*kept, *out]) == list(range(len(labels)))
     assert (np.bincount(labels[kept], minlength=len(counts)) > 0).all()
 

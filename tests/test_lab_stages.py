@@ -120,7 +120,7 @@ def test_new_heads_depend_on_the_seed_and_the_stage_alone(registry: Registry) ->
 def test_parameters_that_a_model_keeps_fixed_stay_fixed(registry: Registry) -> None:
     run = begun(registry, "stages=[train, finetune_head, train]", "model=resnet8_cifar")
     first = dict(run.model.named_parameters())["conv1.weight"].requires_grad_(False)
-    again = Training(run.recipe, run.data, run.device, run.model, run.policy, run.stages, run.normalise)
+    again = Training(run.recipe, run.data, run.device, run.model, run.policy, run.stages, run.normalise, run.judge)
     for number in (1, 2):
         again.enter(number)
     assert not first.requires_grad

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from augkit.engine.output import Output
 from augkit.engine.program import Sizes, bind
 from augkit.errors import DocumentError
+from augkit.lab.course import counts_of
 from augkit.lab.data import NO_GROUPS, Data, Split
 from augkit.lab.recipe import Recipe
 from augkit.learning.probe_pool import MAX_BYTES, ProbePool, rows_within
@@ -109,7 +110,7 @@ def _in_recipe(error: DocumentError, places: list[tuple[str, int]]) -> DocumentE
 
 
 def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Policy:
-    """The combined policy, bound to the training classes; its output is normalised float32.
+    """The combined policy, bound to the classes of the first stage's images; its output is normalised float32.
 
     Raises:
         DocumentError: the policy is wrong, or needs groups or a validation split that the run does not have.
@@ -125,7 +126,7 @@ def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.d
         )
     return Policy(
         strategy,
-        class_counts=data.class_counts,
+        class_counts=counts_of(recipe, data),
         class_names=data.class_names,
         groups=data.group_names if data.train.groups is not None else None,
         num_samples=len(data.train),

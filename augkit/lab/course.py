@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +14,10 @@ from torch import Tensor, nn
 from augkit.errors import DataError, DocumentError
 from augkit.lab import named
 from augkit.lab.data import NO_GROUPS, Data, in_batches
+from augkit.lab.epochs import Part, Sampler, blended, replaced, whole
+from augkit.lab.ratios import ratio
 from augkit.lab.recipe import Recipe
-from augkit.lab.recipe_parts import StageRecipe
-from augkit.lab.samplers import checked_shares, epoch_positions
+from augkit.lab.recipe_parts import SamplerRecipe, StageRecipe
 from augkit.registry import Registry
 
 _APART = 1_000_003
@@ -32,20 +35,24 @@ class Stage:
     epochs: int
     recipe: Recipe
     """The run's, with this stage's `epochs`, `optimizer.lr` and `schedule`."""
-    rows: np.ndarray
-    """[n] int64 sorted positions in the training split."""
-    labels: np.ndarray
-    """[n] int64 of those."""
+    part: Part
+    """The images that an epoch is as long as."""
+    synthetic: np.ndarray
+    """[n] bool: which of those are synthetic."""
+    spare: Part
+    """Synthetic images that may take real ones' places; none unless the recipe says so."""
     class_counts: Tensor
-    """[C] float32 images of each class among them, on the device."""
-    groups: np.ndarray | None
-    """[n] int64 of them, if groups are known."""
+    """[C] float32 images of each class among the part's, on the device."""
     group_names: tuple[str, ...]
     mixing: bool
     function: named.Bound
-    sampler: named.Bound
-    sampler_name: str
+    sampler: Sampler
     loss: named.Bound
+
+    @property
+    def rows(self) -> np.ndarray:
+        """[n] int64 sorted positions in the training split."""
+        return self.part.rows
 
     @property
     def path(self) -> str:
@@ -78,17 +85,19 @@ class Stage:
         Raises:
             DocumentError: the sampler returned no shares.
         """
-        classes, groups = len(self.class_counts), len(self.group_names)
-        counts = by_group = torch.from_numpy(np.bincount(self.labels, minlength=classes)).double()
-        cells = self.labels
-        if self.groups is not None:
-            cells = self.labels * groups + self.groups
-            by_group = torch.from_numpy(np.bincount(cells, minlength=classes * groups)).double().view(classes, groups)
-        shares = self.sampler(counts, epoch=epoch - self.begin, epochs=self.epochs, group_counts=by_group)
-        grouped = torch.as_tensor(shares).ndim == 2
-        where = checked_shares(shares, by_group if grouped else counts, self.sampler_name, "sampler")
-        order = epoch_positions(cells if grouped else self.labels, where.reshape(-1), self.recipe.seed, epoch)
-        return in_batches(torch.from_numpy(self.rows)[order], self.recipe.batch_size)
+        sources, seed = self.recipe.sources, self.recipe.seed
+
+        def at(said: Any) -> Callable[[int], float]:
+            return lambda local: ratio(said, local, self.epochs)
+
+        real, made = self.part.of(~self.synthetic), self.part.of(self.synthetic)
+        if sources is not None and sources.share is not None and len(real) and len(made):
+            order = blended(real, made, self.sampler, at(sources.share), epoch)
+        else:
+            order = whole(self.part, self.sampler, epoch)
+        if sources is not None and len(self.spare):
+            order = replaced(order, self.part, self.spare, at(sources.replace)(epoch - self.begin), seed, epoch)
+        return in_batches(torch.from_numpy(order), self.recipe.batch_size)
 
 
 def plan(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> tuple[Stage, ...]:
@@ -107,13 +116,9 @@ def _stage(
     number: int, said: StageRecipe, begin: int, recipe: Recipe, data: Data, registry: Registry, device: torch.device
 ) -> Stage:
     epochs = recipe.stage_epochs[number]
-    rows = chosen(said, data, recipe.data.subset_seed + 2, f"stages[{number}]")
-    labels = data.train.labels.cpu().numpy()[rows]
-    counts = torch.from_numpy(np.bincount(labels, minlength=data.num_classes))
-    sampler = said.sampler or recipe.sampler
-    draw = named.bind(registry.samplers[sampler.name], sampler.options, named.SAMPLER_FACTS)
-    if "group_counts" in draw.wanted and data.train.groups is None:
-        raise DataError(f'the sampler "{sampler.name}" draws by group, and {NO_GROUPS}')
+    rows, spare = images_of(recipe, number, data)
+    part = _part(data, rows)
+    counts = torch.from_numpy(np.bincount(part.labels, minlength=data.num_classes))
     own: Mapping[str, object] = {
         "epochs": epochs,
         "schedule": said.schedule or recipe.schedule,
@@ -125,17 +130,53 @@ def _stage(
         begin=begin,
         epochs=epochs,
         recipe=recipe.model_copy(update=own),
-        rows=rows,
-        labels=labels,
+        part=part,
+        synthetic=data.synthetic[rows],
+        spare=_part(data, spare),
         class_counts=counts.to(device, torch.float32),
-        groups=None if data.train.groups is None else data.train.groups.cpu().numpy()[rows],
         group_names=data.group_names,
         mixing=said.mixing,
         function=named.bind(registry.stages[said.name], said.options, named.STAGE_FACTS),
-        sampler=draw,
-        sampler_name=sampler.name,
+        sampler=_sampler(said.sampler or recipe.sampler, recipe, data, registry, begin, epochs),
         loss=named.bind(registry.losses[recipe.loss.name], recipe.loss.options, named.LOSS_FACTS),
     )
+
+
+def _part(data: Data, rows: np.ndarray) -> Part:
+    labels, groups = data.train.labels.cpu().numpy()[rows], data.train.groups
+    known = None if groups is None else groups.cpu().numpy()[rows]
+    return Part(rows, labels, known, data.num_classes, max(1, len(data.group_names)))
+
+
+def _sampler(said: SamplerRecipe, recipe: Recipe, data: Data, registry: Registry, begin: int, epochs: int) -> Sampler:
+    bound = named.bind(registry.samplers[said.name], said.options, named.SAMPLER_FACTS)
+    if "group_counts" in bound.wanted and data.train.groups is None:
+        raise DataError(f'the sampler "{said.name}" draws by group, and {NO_GROUPS}')
+    return Sampler(said.name, partial(bound, epochs=epochs), recipe.seed, begin)
+
+
+def images_of(recipe: Recipe, number: int, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted positions in the training split of the images that a stage's epochs are as long as, and of the synthetic
+    ones that may take real ones' places in them.
+
+    Raises:
+        DataError: nothing is left, or synthetic images are to be mixed in and there are none.
+    """
+    said, path = recipe.stages[number], f"stages[{number}]"
+    sources, nothing = recipe.sources, np.zeros(0, np.int64)
+    asked = next((n for n in ("share", "replace") if sources is not None and getattr(sources, n) is not None), None)
+    if asked is not None and not data.synthetic.any():
+        raise DataError(f"sources.{asked}: there is no synthetic image among the training images; give sources.folder")
+    if asked == "replace" and said.data == "all":
+        real = said.model_copy(update={"data": "real"})
+        return chosen(real, data, recipe.data.subset_seed + 2, path), np.flatnonzero(data.synthetic)
+    return chosen(said, data, recipe.data.subset_seed + 2, path), nothing
+
+
+def counts_of(recipe: Recipe, data: Data, number: int = 0) -> Tensor:
+    """[C] int64 images of each class that a stage trains on, on the CPU."""
+    rows, _ = images_of(recipe, number, data)
+    return torch.bincount(data.train.labels.cpu()[rows], minlength=data.num_classes)
 
 
 def chosen(said: StageRecipe, data: Data, seed: int, path: str) -> np.ndarray:

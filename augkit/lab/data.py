@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from augkit.errors import DataError
-from augkit.lab.readers import Arrays, Reader, Source
-from augkit.lab.recipe_parts import DataRecipe
+from augkit.lab.readers import Arrays, Joined, Reader, Source
+from augkit.lab.recipe_parts import DataRecipe, SourcesRecipe
 from augkit.lab.sources import open_source
+from augkit.lab.subsets import hold_out, index_hash, long_tailed, spare
+from augkit.lab.synthetic import Added, open_added
 
 NO_GROUPS = (
     "the groups of the training images are not known: say data.groups: folder, or give a groups.csv or train_groups"
@@ -71,23 +75,32 @@ class Data:
     test: Split
     class_names: tuple[str, ...]
     class_counts: Tensor
-    """[classes] int64, on the CPU: training images after everything held out was taken away."""
+    """[classes] int64, on the CPU: training images, after everything held out was taken away."""
     subset_sha256: str
-    """Of the chosen training indices before validation is held out: sorted int64, little-endian."""
+    """Of the chosen training indices before validation is held out: sorted int64, little-endian; without those that a
+    recipe's `sources` add."""
     synthetic: np.ndarray
-    """[N] bool: which training images were generated; none, unless the source says so."""
+    """[N] bool: which training images were generated; none, unless the source says so or `sources` add some."""
     group_names: tuple[str, ...] = ()
     """Of the groups of all splits; empty if the source knows none."""
+    added_sha256: str = ""
+    """Of the names and sizes of the files that a recipe's `sources` add."""
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
     @property
+    def real_counts(self) -> Tensor:
+        """[classes] int64, on the CPU: training images that are not synthetic; they make a class a frequent one."""
+        real = self.train.labels.cpu()[~torch.from_numpy(self.synthetic)]
+        return torch.bincount(real, minlength=self.num_classes)
+
+    @property
     def labels_sha256(self) -> str:
         """Of the labels of train, validation and test images in their order: int64, little-endian, each after its
-        number of images; and their groups and which are synthetic, if any. It tells data that changed under the same
-        indices."""
+        number of images; their groups, which are synthetic, and the files that were added, if any. It tells data that
+        changed under the same indices."""
         digest = hashlib.sha256()
         for split in (self.train, self.val, self.test):
             labels = split.labels.cpu().numpy() if split is not None else np.empty(0, np.int64)
@@ -96,43 +109,83 @@ class Data:
                 digest.update(b"groups" + split.groups.cpu().numpy().astype("<i8").tobytes())
         if self.synthetic.any():
             digest.update(np.packbits(self.synthetic).tobytes())
+        digest.update(self.added_sha256.encode())
         return digest.hexdigest()
 
 
-def load(recipe: DataRecipe, device: torch.device | str = "cpu") -> Data:
-    """Open the source, choose the subset, hold out what is to be held out.
+def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: SourcesRecipe | None = None) -> Data:
+    """Open the source, choose the subset, hold out what is to be held out, and add the images of `sources`.
+
+    Synthetic images are trained on and nothing else: they are never held out, and `imbalance` does not count them.
 
     Raises:
         DataError: the source cannot be read, or has too few images for what was asked.
     """
     source = open_source(recipe.source, root=recipe.root, download=recipe.download, grouped=recipe.groups == "folder")
-    labels = source.splits["train"].labels
-    rows, test_rows = np.arange(len(labels)), None
+    marks = source.synthetic
+    marks = np.zeros(len(source.splits["train"].labels), bool) if marks is None else marks
+    size = recipe.image_size or _common_size(source)
+    chosen = _choose(recipe, source, np.flatnonzero(~marks))
+    rows = np.sort(np.concatenate([chosen.train, np.flatnonzero(marks)]))
+    digest = index_hash(np.concatenate([chosen.subset, np.flatnonzero(marks)]))
+    added = ""
+    if sources is not None and sources.folder is not None:
+        more = open_added(
+            Path(sources.folder).expanduser(),
+            source.class_names,
+            source.group_names if "train" in source.groups else None,
+        )
+        before, added = len(marks), more.digest
+        source, marks = _with(source, more), np.concatenate([marks, np.ones(len(more.files.labels), bool)])
+        rows = np.concatenate([rows, np.arange(before, len(marks))])
+    counts = np.bincount(source.splits["train"].labels[rows], minlength=len(source.class_names))
+    if (counts == 0).any():
+        raise DataError(f'class "{source.class_names[int(counts.argmin())]}" has no training image; remove the class')
+    device = torch.device(device)
+
+    def split(name: str, some: np.ndarray | None) -> Split:
+        reader, groups = source.splits[name], source.groups.get(name)
+        some = np.arange(len(reader.labels)) if some is None else some
+        return _split(reader, some, size, recipe.memory, device, None if groups is None else groups[some])
+
+    own = split("val", None) if "val" in source.splits else None
+    val = split("train", chosen.val) if chosen.val is not None else own
+    test = split("train", chosen.test) if chosen.test is not None else split("test", None)
+    train, names = split("train", rows), source.class_names
+    return Data(train, val, test, names, torch.from_numpy(counts), digest, marks[rows], source.group_names, added)
+
+
+class _Chosen(NamedTuple):
+    """Rows of the source's training split, sorted; None where a split of its own serves, or nothing."""
+
+    train: np.ndarray
+    val: np.ndarray | None
+    test: np.ndarray | None
+    subset: np.ndarray
+    """`train` and `val`, where that is of the training split."""
+
+
+def _choose(recipe: DataRecipe, source: Source, rows: np.ndarray) -> _Chosen:
+    """Which of the real images, `rows`, train, validate and test."""
+    labels, test_rows = source.splits["train"].labels, None
     if "test" not in source.splits:
         rows, test_rows = hold_out(rows, labels, recipe.test_share, recipe.subset_seed)
         if not len(test_rows):
             raise DataError(f'"{recipe.source}" has no test images: add a test split or raise data.test_share')
-    available = rows
+    subset = rows
     if recipe.imbalance is not None:
-        rows = long_tailed(rows, labels, recipe.imbalance, len(source.class_names), recipe.subset_seed)
-    digest = index_hash(rows)
-    rows, val_rows = _validation(recipe, source, available, rows)
-    counts = np.bincount(labels[rows], minlength=len(source.class_names))
-    if (counts == 0).any():
-        raise DataError(f'class "{source.class_names[int(counts.argmin())]}" has no training image; remove the class')
-    size = recipe.image_size or _common_size(source)
-    device = torch.device(device)
+        subset = long_tailed(rows, labels, recipe.imbalance, len(source.class_names), recipe.subset_seed)
+    train, val_rows = _validation(recipe, source, rows, subset)
+    return _Chosen(train, val_rows, test_rows, subset)
 
-    def split(name: str, chosen: np.ndarray | None) -> Split:
-        reader, groups = source.splits[name], source.groups.get(name)
-        chosen = np.arange(len(reader.labels)) if chosen is None else chosen
-        return _split(reader, chosen, size, recipe.memory, device, None if groups is None else groups[chosen])
 
-    val = split("train", val_rows) if val_rows is not None else split("val", None) if "val" in source.splits else None
-    test = split("train", test_rows) if test_rows is not None else split("test", None)
-    synthetic = np.zeros(len(labels), bool) if source.synthetic is None else source.synthetic
-    train, names = split("train", rows), source.class_names
-    return Data(train, val, test, names, torch.from_numpy(counts), digest, synthetic[rows], source.group_names)
+def _with(source: Source, added: Added) -> Source:
+    """The source with more training images, behind its own."""
+    groups = dict(source.groups)
+    if added.groups is not None:
+        groups["train"] = np.concatenate([groups["train"], added.groups])
+    joined = Joined(source.splits["train"], added.files)
+    return replace(source, splits={**source.splits, "train": joined}, groups=groups)
 
 
 def _validation(
@@ -153,79 +206,6 @@ def _validation(
     if not len(held_out):
         raise DataError(f"data.validation {recipe.validation} holds out no image of {len(rows)}; give a larger share")
     return rest, held_out
-
-
-def spare(
-    rows: np.ndarray, unused: np.ndarray, labels: np.ndarray, count: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hold `count` images of each class out, of the `unused` before those of `rows`; (rest of rows, held out), sorted.
-
-    Raises:
-        DataError: a class would keep no training image.
-    """
-    random = np.random.RandomState(seed)
-    held_out = []
-    for label in np.unique(labels[rows]):
-        idle, own = (part[labels[part] == label] for part in (unused, rows))
-        chosen = np.concatenate([random.permutation(idle), random.permutation(own)])[:count]
-        if count >= len(idle) + len(own):
-            raise DataError(
-                f"data.validation_per_class {count} would leave class {label} no training image: it has"
-                f" {len(idle) + len(own)} in all"
-            )
-        held_out.append(chosen)
-    taken = np.sort(np.concatenate(held_out))
-    return np.setdiff1d(rows, taken), taken
-
-
-def long_tailed_counts(largest: int, imbalance: float, classes: int) -> list[int]:
-    """Images of each class: `int(largest * imbalance ** (-c / (classes - 1)))` for class c."""
-    if classes < 2:
-        return [largest] * classes
-    return [int(largest * imbalance ** (-c / (classes - 1))) for c in range(classes)]
-
-
-def long_tailed(rows: np.ndarray, labels: np.ndarray, imbalance: float, classes: int, seed: int) -> np.ndarray:
-    """The exponential long-tailed subset of `rows`, sorted: class 0 keeps most, the last class least.
-
-    The largest count is the largest with which every class has enough images, so the profile is always exact
-    (500 for CIFAR-100). Within a class the images are the first of a shuffle by numpy's frozen `RandomState(seed)`,
-    class after class: the selection of the long-tailed CIFAR papers (Cui et al., CVPR 2019; Cao et al., NeurIPS 2019).
-    """
-    available = np.bincount(labels[rows], minlength=classes)
-    largest = int(available.max())
-    while (np.array(long_tailed_counts(largest, imbalance, classes)) > available).any():
-        largest -= 1
-    counts = long_tailed_counts(largest, imbalance, classes)
-    if min(counts) < 1:
-        raise DataError(
-            f"at imbalance {imbalance:g} class {counts.index(0)} would keep no image (the largest keeps {largest}):"
-            " lower data.imbalance"
-        )
-    random = np.random.RandomState(seed)
-    chosen = []
-    for label, count in enumerate(counts):
-        own = rows[labels[rows] == label]
-        random.shuffle(own)
-        chosen.append(own[:count])
-    return np.sort(np.concatenate(chosen))
-
-
-def hold_out(rows: np.ndarray, labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(kept, held out), both sorted: of each class `round(share * n)` images, never its last one."""
-    random = np.random.RandomState(seed)
-    held = []
-    for label in np.unique(labels[rows]):
-        own = rows[labels[rows] == label]
-        random.shuffle(own)
-        held.append(own[: min(round(share * len(own)), len(own) - 1)])
-    out = np.sort(np.concatenate(held)) if held else rows[:0]
-    return np.setdiff1d(rows, out), out
-
-
-def index_hash(rows: np.ndarray) -> str:
-    """SHA-256 of sorted indices as little-endian int64."""
-    return hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -261,6 +241,11 @@ def _split(
 
 
 def _hold(reader: Reader, rows: np.ndarray, size: int) -> Tensor:
+    """[N, 3, size, size] uint8 images of sorted rows."""
+    if isinstance(reader, Joined):
+        before = len(reader.first.labels)
+        parts = (reader.first, rows[rows < before]), (reader.second, rows[rows >= before] - before)
+        return torch.cat([_hold(part, some, size) for part, some in parts])
     if isinstance(reader, Arrays) and reader.images.shape[1:3] == (size, size):
         return torch.from_numpy(np.ascontiguousarray(reader.images[rows].transpose(0, 3, 1, 2)))
     with ThreadPoolExecutor() as readers:

@@ -48,7 +48,8 @@ def class_files(root: Path, names: tuple[str, ...]) -> Files:
     Raises:
         DataError: another folder is there, or no image.
     """
-    unknown = sorted(child.name for child in root.iterdir() if child.is_dir() and child.name not in names)
+    there = sorted(child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    unknown = [name for name in there if name not in names]
     if unknown:
         raise DataError(f'class folder "{unknown[0]}" is not among the training classes: {", ".join(names)}', file=root)
     _refuse_deeper(root, names)
@@ -110,7 +111,7 @@ def _children(folder: Path) -> list[str]:
 
 def _from_table(table: Path, splits: Mapping[str, Files]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Groups of the splits that the table lists: all images of a split, or none of them."""
-    said = _read_table(table)
+    said = read_table(table)
     found: dict[str, Sequence[str]] = {}
     for split, files in splits.items():
         written = [path.relative_to(table.parent).as_posix() for path in files.paths]
@@ -127,8 +128,12 @@ def _from_table(table: Path, splits: Mapping[str, Files]) -> tuple[dict[str, np.
     return {split: np.asarray([place[group] for group in groups], np.int64) for split, groups in found.items()}, names
 
 
-def _read_table(table: Path) -> dict[str, str]:
-    """Group by file."""
+def read_table(table: Path) -> dict[str, str]:
+    """Group by file.
+
+    Raises:
+        DataError: with the line that is wrong.
+    """
     said: dict[str, str] = {}
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:

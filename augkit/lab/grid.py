@@ -194,7 +194,7 @@ def try_out(grid: Grid, out: Path, registry: Registry) -> None:
     pick_device(base.device)
     models.check(base.model.name)
     optimise.check(base.optimizer.name, base.schedule.name)
-    data = lab_data.load(base.data)
+    data = lab_data.load(base.data, sources=base.sources)
     for there in sorted((out / RUNS).glob("*")):
         same_data(there, data)
     for cell in grid.cells[: len(grid.policies) * len(grid.losses)]:

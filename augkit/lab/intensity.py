@@ -40,7 +40,7 @@ def measure(folder: Path, registry: Registry) -> dict[str, dict[str, float] | No
     path = folder / INTENSITY
     if not path.exists():
         recipe = read_recipe(folder / files.RECIPE)
-        data = lab_data.load(recipe.data)
+        data = lab_data.load(recipe.data, sources=recipe.sources)
         policy = build_policy(recipe, data, registry, torch.device("cpu"))
         policy.load_state_dict((files.load_checkpoint(folder, "policy") or {})["policy"])
         files.write_json(path, _by_group(policy, data, recipe.stage_epochs[0]))
@@ -62,7 +62,7 @@ def _by_group(policy: Policy, data: Data, epochs: int) -> dict[str, Any]:
     for plan, share in _replayed(policy, data, where, epochs, own):
         changed += share / len(MOMENTS)
         graded |= _graded(plan, own)
-    groups = np.array(group_of(data.class_counts))
+    groups = np.array(group_of(data.real_counts))
     labels = data.train.labels[where].cpu().numpy()
     result: dict[str, Any] = {}
     for group in ("all", *GROUPS):

@@ -6,19 +6,20 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from augkit.binding import class_signals
 from augkit.errors import AugkitError, DataError, DocumentError, InputError
 from augkit.lab import experts, metrics, models, named, optimise
 from augkit.lab.augmentation import Normalise, build_policy, probe_pool
 from augkit.lab.course import Stage, plan
 from augkit.lab.data import NO_GROUPS, Data, Split
 from augkit.lab.recipe import Recipe
+from augkit.learning.probes import Answer
 from augkit.policy import Policy
 from augkit.registry import Registry
 
@@ -36,6 +37,8 @@ class Training:
     policy: Policy
     stages: tuple[Stage, ...]
     normalise: Normalise
+    judge: Callable[[Tensor], Answer]
+    """What counts as a right answer of a model that was trained on so many images of each class, [C] float32."""
     records: list[Record] = field(default_factory=list)
     """One for each finished epoch."""
     number: int = -1
@@ -68,6 +71,8 @@ class Training:
         self.optimizer = optimise.optimizer(self.stage.recipe.optimizer, self.part)
         self.schedule = optimise.schedule(self.stage.recipe, self.optimizer)
         self.policy.mixing = self.stage.mixing
+        self.policy.memory.set_signals(class_signals(self.stage.class_counts))
+        self.policy.answer = self.judge(self.stage.class_counts)
 
     def loss(self, logits: Tensor, targets: Tensor, where: Tensor) -> Tensor:
         """The recipe's loss, told where the stage stands: logits [B, C] or [B, experts, C], targets [B] or [B, C].
@@ -190,19 +195,22 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
             "nothing measures this run: leave test at true, or hold images out with data.validation_per_class",
             path="test",
         )
-    policy.answer = _judge(recipe, data, registry, device)
-    run = Training(recipe, data, device, model, policy, stages, Normalise(recipe.data.mean, recipe.data.std).to(device))
+    normalise = Normalise(recipe.data.mean, recipe.data.std).to(device)
+    run = Training(recipe, data, device, model, policy, stages, normalise, _judge(recipe, registry))
     _try(run)
     if "model" in policy.needs:
         policy.attach_model(model, probe_pool(data.train, recipe.seed), run.layout, autocast=run.autocast)
     return run
 
 
-def _judge(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Callable[[Any, Tensor], Tensor]:
+def _judge(recipe: Recipe, registry: Registry) -> Callable[[Tensor], Answer]:
     """What counts as a right answer in this recipe."""
     function = named.bind(registry.answers[recipe.answer.name], recipe.answer.options, named.ANSWER_FACTS)
-    judge = partial(function, class_counts=data.class_counts.to(device, torch.float32))
-    return lambda output, targets: judge(experts.stacked(output), targets)
+
+    def judge(class_counts: Tensor) -> Answer:
+        return lambda output, targets: function(experts.stacked(output), targets, class_counts=class_counts)
+
+    return judge
 
 
 @torch.no_grad()
@@ -251,7 +259,8 @@ def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None
     run.part.train()
     run.schedule.step(epoch - run.stage.begin)
     total, seconds_input, begin = torch.zeros((), device=run.device), 0.0, time.perf_counter()
-    positions = [part.to(run.device) for part in run.stage.batches(epoch)]
+    chosen = run.stage.batches(epoch)
+    positions = [part.to(run.device) for part in chosen]
     batches = split.batches(positions)
     for step, where in enumerate(positions):
         tick = time.perf_counter()
@@ -273,6 +282,8 @@ def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None
         if on_step is not None:
             on_step(step + 1, len(positions))
     record: Record = {"epoch": epoch, "stage": run.stage.name, "lr": run.optimizer.param_groups[0]["lr"]}
+    if run.data.synthetic.any():
+        record["synthetic"] = float(run.data.synthetic[torch.cat(chosen).numpy()].mean())
     record["loss"] = float(total) / len(run.stage.rows)
     seconds = time.perf_counter() - begin
     if not math.isfinite(record["loss"]):
@@ -286,7 +297,7 @@ def _finish_epoch(run: Training, record: Record, seconds: float, seconds_input: 
     if val is not None:
         scores, logits = run.evaluate(val)
         run.policy.observe(logits, val.labels, split="val")
-        record["val"] = scores.summary(run.data.class_counts)
+        record["val"] = scores.summary(run.data.real_counts)
     tick = time.perf_counter()
     run.policy.end_epoch()
     rules = time.perf_counter() - tick
@@ -298,6 +309,6 @@ def _finish_epoch(run: Training, record: Record, seconds: float, seconds_input: 
     if "model" in run.policy.needs:
         record["seconds_probes"] = run.policy.probe_seconds  # part of the others
     if run.recipe.test and run.stage is not run.stages[-1] and record["epoch"] + 1 == run.stage.end:
-        record["test"] = run.evaluate(run.data.test)[0].summary(run.data.class_counts)  # told, and nothing else
+        record["test"] = run.evaluate(run.data.test)[0].summary(run.data.real_counts)  # told, and nothing else
     run.records.append(record)
     return record

@@ -98,3 +98,19 @@ class Files:
 def _decode(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The images of one reader and then those of another."""
+
+    first: Reader
+    second: Reader
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.concatenate([self.first.labels, self.second.labels])
+
+    def read(self, i: int) -> np.ndarray:
+        before = len(self.first.labels)
+        return self.first.read(i) if i < before else self.second.read(i - before)

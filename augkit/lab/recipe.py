@@ -31,6 +31,7 @@ from augkit.lab.recipe_parts import (
     PolicyRecipe,
     SamplerRecipe,
     ScheduleRecipe,
+    SourcesRecipe,
     StageRecipe,
 )
 from augkit.registry import Registry
@@ -39,7 +40,11 @@ from augkit.strategy.problems import Place, Problems, shown
 from augkit.strategy.reading import Source, read_file, read_mapping, read_text
 
 ENDINGS = (".yaml", ".yml", ".json")
-SHORT = {"policy": "load", **dict.fromkeys(("model", "loss", "optimizer", "schedule", "sampler", "answer"), "name")}
+SHORT = {
+    "policy": "load",
+    "sources": "folder",
+    **dict.fromkeys(("model", "loss", "optimizer", "schedule", "sampler", "answer"), "name"),
+}
 """Parts that a document may write as a single word, and the field that the word stands for."""
 LATER_EPOCHS = 10
 """Of a stage after the first, unless it says."""
@@ -48,13 +53,14 @@ LATER_EPOCHS = 10
 class Recipe(Part):
     """A whole training run. Everything that changes its result stands here."""
 
-    later = ("answer", "compile", "executor")
+    later = ("answer", "compile", "executor", "sources")
 
     augkit: Literal[1]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str = ""
     source: str = ""
     data: DataRecipe = DataRecipe()
+    sources: SourcesRecipe | None = None
     base: BaseRecipe = BaseRecipe()
     model: ModelRecipe = ModelRecipe()
     loss: LossRecipe = LossRecipe()
@@ -216,7 +222,13 @@ def _override(data: dict[str, Any], override: str) -> Place:
 
 def _anchor(data: dict[str, Any], folder: Path) -> None:
     """Make relative paths absolute where the folder holds what they name."""
-    for part, key in (("data", "source"), ("data", "root"), ("policy", "load"), ("model", "weights")):
+    for part, key in (
+        ("data", "source"),
+        ("data", "root"),
+        ("policy", "load"),
+        ("model", "weights"),
+        ("sources", "folder"),
+    ):
         value = data.get(part, {}).get(key) if isinstance(data.get(part), dict) else None
         if not isinstance(value, str) or value == "digits":
             continue

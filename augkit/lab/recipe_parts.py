@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from augkit.lab.ratios import checked_ratio
 
 Three = tuple[float, float, float]
 FLIPS = ("hflip", "vflip")
@@ -20,6 +30,8 @@ def _step(step: Any) -> Any:
 
 
 Step = Annotated[Any, AfterValidator(_step)]
+Ratio = Annotated[Any, AfterValidator(checked_ratio)]
+"""A number in 0..1, an expression of `epoch` and `epochs`, or None."""
 
 
 class Part(BaseModel):
@@ -65,6 +77,24 @@ class DataRecipe(Part):
     """MiB; a split that fits is held on the device as uint8, a larger one is read from its files."""
     mean: Three = (0.485, 0.456, 0.406)
     std: Three = (0.229, 0.224, 0.225)
+
+
+class SourcesRecipe(Part):
+    """Synthetic images to train on beside the data's own."""
+
+    folder: str | None = None
+    """A store of synthetic images, or any folder of class folders whose classes are among the data's; None where the
+    data source itself marks synthetic images."""
+    share: Ratio = None
+    """Share of an epoch's images that are synthetic; None takes all images alike."""
+    replace: Ratio = None
+    """Chance that a real image's place in an epoch is taken by a synthetic one of its class."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> SourcesRecipe:
+        if self.share is not None and self.replace is not None:
+            raise ValueError("share and replace are two ways to mix images in: say one")
+        return self
 
 
 class BaseRecipe(Part):

@@ -83,7 +83,7 @@ def default_folder(recipe: Recipe) -> Path:
 
 
 def _train(recipe: Recipe, registry: Registry, device: torch.device, folder: Path, strategy_hash: str) -> None:
-    data = lab_data.load(recipe.data, device)
+    data = lab_data.load(recipe.data, device, recipe.sources)
     same_data(folder, data)
     run = prepare(recipe, data, registry, device)
     with files.claim(folder):
@@ -185,13 +185,19 @@ def pick_device(name: str) -> torch.device:
 def environment(run: Training, policy_hash: str) -> dict[str, Any]:
     """What a number in this folder depends on besides the recipe."""
     data = run.data
+    synthetic = {"synthetic": int(data.synthetic.sum())} if data.synthetic.any() else {}
     return {
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "begins_at_epoch": run.epoch,
         "recipe_sha256": run.recipe.hash,
         "strategy_sha256": policy_hash,
         **identity(data),
-        "images": {"train": len(data.train), "val": len(data.val) if data.val else 0, "test": len(data.test)},
+        "images": {
+            "train": len(data.train),
+            **synthetic,
+            "val": len(data.val) if data.val else 0,
+            "test": len(data.test),
+        },
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -240,10 +246,12 @@ def finish(run: Training, folder: Path) -> None:
     which, split = ("test", run.data.test) if run.recipe.test else ("val", run.data.val)
     assert split is not None  # `prepare` refuses such a recipe without any
     scores, _ = run.evaluate(split)
-    names, groups = run.data.class_names, group_of(run.data.class_counts)
-    counts, seen, correct = (tensor.tolist() for tensor in (run.data.class_counts, scores.seen, scores.correct))
-    rows = zip(range(len(names)), names, counts, groups, seen, correct, scores.by_class(), strict=True)
-    header = ("class", "name", "train_images", "group", f"{which}_images", "correct", "accuracy")
+    names, groups = run.data.class_names, group_of(run.data.real_counts)
+    real = run.data.real_counts
+    columns = (tensor.tolist() for tensor in (real, run.data.class_counts - real, scores.seen, scores.correct))
+    counts, made, seen, correct = columns
+    rows = zip(range(len(names)), names, counts, groups, seen, correct, scores.by_class(), made, strict=True)
+    header = ("class", "name", "train_images", "group", f"{which}_images", "correct", "accuracy", "synthetic_images")
     files.write_table(folder / files.PER_CLASS, header, rows)
     files.write_json(folder / files.OPERATORS, operator_use(run))
     summary = summarise(run, scores)
@@ -268,7 +276,7 @@ def summarise(run: Training, scores: Scores) -> dict[str, Any]:
     seconds = statistics.median(record["seconds"] for record in run.records)
     parts = [record["seconds_input"] for record in run.records if record["seconds_input"] is not None]
     spent = statistics.median(parts) if parts else None
-    test = scores.summary(run.data.class_counts) if run.recipe.test else None
+    test = scores.summary(run.data.real_counts) if run.recipe.test else None
     tests = [run.records[stage.end - 1].get("test") for stage in run.stages[:-1]] + [test]
     read = "last epoch, test set read once" if len(run.stages) == 1 else "last epoch, test set read after each stage"
     stages = [

@@ -67,19 +67,30 @@ def checked_shares(shares: Tensor, counts: Tensor, name: str, path: str) -> np.n
     return result
 
 
+def unit(raw: np.ndarray) -> np.ndarray:
+    """[N] uint64 to [N] float64 in [0, 1), 53 bits each."""
+    return np.asarray((raw >> np.uint64(11)) / 2**53)
+
+
+def quotas(shares: np.ndarray, size: int, offset: float) -> np.ndarray:
+    """[cells] int64 how many of `size` images each cell gets: its share, up or down by one offset in [0, 1)."""
+    ends = np.round(np.cumsum(shares) * size, 6)  # so that whole numbers are whole
+    ends[-1] = size
+    return np.diff(np.floor(ends + offset), prepend=0).astype(np.int64)
+
+
 def epoch_positions(labels: np.ndarray, shares: np.ndarray, seed: int, epoch: int) -> Tensor:
     """Positions [N] int64 of an epoch's images in their order, a function of the arguments alone.
 
-    Of class c come N * share images, rounded up or down by one random offset, so that the expectation is exact; each
-    image of a class comes as often as any other, give or take one, and chance says which (Kang et al. go through a
-    class likewise). With shares as the classes' images this is every image once, in the order of `data.epoch_order`.
+    Labels may be any cells, such as classes by groups. Of class c come N * share images, rounded up or down by one
+    random offset, so that the expectation is exact; each image of a class comes as often as any other, give or take
+    one, and chance says which (Kang et al. go through a class likewise). With shares as the classes' images this is
+    every image once, in the order of `data.epoch_order`.
     """
     size = len(labels)
     raw = np.random.Philox(key=[seed, epoch]).random_raw(2 * size + 1)
     counts = np.bincount(labels, minlength=len(shares))
-    ends = np.round(np.cumsum(shares) * size, 6)  # so that whole numbers are whole
-    ends[-1] = size
-    quota = np.diff(np.floor(ends + int(raw[-1] >> np.uint64(11)) / 2**53), prepend=0).astype(np.int64)
+    quota = quotas(shares, size, unit(raw[-1:])[0])
     rank = np.empty(size, np.int64)  # of each image within its class, by chance
     by_class = np.lexsort((raw[size : 2 * size], labels))
     rank[by_class] = np.arange(size) - np.repeat(np.cumsum(counts) - counts, counts)
