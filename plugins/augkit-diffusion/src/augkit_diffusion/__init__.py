@@ -15,9 +15,10 @@ __all__ = ["augkit_commands", "augkit_sources"]
 
 @augkit.hookimpl
 def augkit_sources() -> Mapping[str, Callable[..., Any]]:
+    from augkit_diffusion.fit_source import fit
     from augkit_diffusion.folder_source import folder
 
-    return {"folder": folder}
+    return {"folder": folder, "fit": fit}
 
 
 @augkit.hookimpl

@@ -1,0 +1,243 @@
+"""The source `fit`: images of a diffusion model that is learnt from the data set itself, with no pretrained model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from augkit.errors import DataError
+from augkit_diffusion.sources import Context, Source, Wish
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from augkit.lab.recipe import Recipe
+    from augkit_diffusion.fit_model import Shape
+    from augkit_diffusion.fit_training import Material, Plan
+
+FLIPS, CROP = ("hflip", "vflip"), "random_crop"
+LEAST_STEPS, MOST_STEPS, STEPS_PER_IMAGE = 2000, 100_000, 2
+Whole = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def fit(
+    context: Context,
+    *,
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20,
+    guidance: Annotated[float, Field(ge=0, le=100)] = 1.5,
+    batch: Whole = 32,
+    precision: Literal["auto", "float32", "bf16"] = "auto",
+    train_steps: Whole | None = None,
+    train_batch: Whole = 32,
+    lr: Positive = 2e-3,
+    width: Annotated[int, Field(ge=16, multiple_of=16)] = 32,
+    patch: Literal[1, 2, 4] = 2,
+    exponent: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    shift: Annotated[int, Field(ge=0)] | None = None,
+    checkpoint_seconds: Positive = 60.0,
+) -> Source:
+    """A diffusion model learnt from the data set itself, class by class."""
+    from augkit_diffusion.fit_folder import check
+    from augkit_diffusion.fit_training import Plan
+
+    if precision == "auto":
+        precision = "bf16" if context.device.type == "cuda" else "float32"
+    if train_steps is None:
+        train_steps = min(MOST_STEPS, max(LEAST_STEPS, STEPS_PER_IMAGE * int((~context.data.synthetic).sum())))
+    plan = Plan(train_steps, train_batch, lr, exponent, context.seed, precision)
+    augmentation = augmentation_of(context.recipe, shift)
+    source = Fit(context, plan, augmentation, width, patch, steps, guidance, batch, checkpoint_seconds)
+    check(source.folder, source.settings())
+    return source
+
+
+class Fit:
+    """A class-conditional diffusion model of the recipe's real training images; with groups, of each group x class."""
+
+    def __init__(
+        self,
+        context: Context,
+        plan: Plan,
+        augmentation: list[Any],
+        width: int,
+        patch: int,
+        steps: int,
+        guidance: float,
+        batch: int,
+        checkpoint_seconds: float,
+    ) -> None:
+        self.context, self.plan, self.augmentation = context, plan, augmentation
+        self.width, self.patch = width, patch
+        self.steps, self.guidance, self.batch = steps, guidance, batch
+        self.checkpoint_seconds = checkpoint_seconds
+        self.folder = context.folder / "model"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has learnt."""
+        from augkit_diffusion.fit_folder import learnt
+
+        return learnt(self.folder) is not None
+
+    def identity(self) -> dict[str, Any]:
+        """Of the weights (`model`) and of how they are sampled; the first call learns them."""
+        from augkit_diffusion.fit_folder import learnt
+
+        _ = self.model
+        return {
+            "model": learnt(self.folder),
+            "size": self.shape.size,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "precision": self.plan.precision,
+            "batch": self.batch,
+        }
+
+    def make(self, wishes: Sequence[Wish]) -> list[np.ndarray | None]:
+        """Images uint8 [size, size, 3]; fewer wishes than a batch are filled up, so that a batch has one size.
+
+        Raises:
+            DataError: a class has no image in a group, so that nothing is known of it.
+        """
+        import torch
+
+        from augkit_diffusion.fit_model import noise, sample
+
+        model, shape, device = self.model, self.shape, self.context.device
+        images: list[np.ndarray | None] = []
+        for begin in range(0, len(wishes), self.batch):
+            part = wishes[begin : begin + self.batch]
+            more = self.batch - len(part)
+            labels = torch.tensor([self.label(wish) for wish in part] + [shape.none] * more, device=device)
+            start = noise([wish.seed for wish in part] + [0] * more, shape).to(device)
+            made = sample(
+                model, shape, labels, start, steps=self.steps, guidance=self.guidance, precision=self.plan.precision
+            )
+            images += list(made[: len(part)])
+        return images
+
+    def label(self, wish: Wish) -> int:
+        """class * groups + group; a wish that leaves its group open gets one, as often as the class has it.
+
+        Raises:
+            DataError: there is no training image of it.
+        """
+        groups = len(self.context.data.group_names) or 1
+        counts = self.counts[wish.label * groups : (wish.label + 1) * groups]
+        group = wish.group or 0
+        if wish.group is None and int(counts.sum()):
+            group = int(np.searchsorted(counts.cumsum(0).numpy(), wish.seed % int(counts.sum()), side="right"))
+        if int(counts[group]) == 0:
+            of_group = f' in group "{wish.group_name}"' if wish.group is not None else ""
+            raise DataError(
+                f'no real training image shows class "{wish.class_name}"{of_group}, so fit cannot learn it: wish for'
+                " none of these, or take another source"
+            )
+        return wish.label * groups + group
+
+    @cached_property
+    def real(self) -> Tensor:
+        """[N] int64 on the CPU: positions of the real training images."""
+        import torch
+
+        return torch.from_numpy(np.flatnonzero(~self.context.data.synthetic))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """[N] int64 on the CPU: class * groups + group of each real training image."""
+        data = self.context.data
+        labels = data.train.labels.cpu()[self.real]
+        if data.train.groups is None:
+            return labels
+        return labels * len(data.group_names) + data.train.groups.cpu()[self.real]
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """[labels] int64 on the CPU: real training images of each."""
+        data = self.context.data
+        return self.labels.bincount(minlength=len(data.class_names) * (len(data.group_names) or 1))
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What the network is made for."""
+        from augkit_diffusion.fit_model import Shape
+
+        return Shape(self.context.data.train.size, len(self.counts), self.width, self.patch)
+
+    @cached_property
+    def model(self) -> Any:
+        """The network with the weights in the folder, which are learnt first if they are not there."""
+        from augkit_diffusion import fit_folder
+
+        settings = self.settings()
+        fit_folder.begin(self.folder, settings)
+        if fit_folder.learnt(self.folder) is None:
+            self._learn(settings)
+        return fit_folder.load(self.folder, self.shape, self.context.device)
+
+    def settings(self) -> dict[str, Any]:
+        """All that the weights depend on, as JSON."""
+        data = self.context.data
+        told = {
+            "network": self.shape.asdict(),
+            "training": self.plan.asdict(),
+            "augmentation": self.augmentation,
+            "data": {"sha256": self._data_hash(), "classes": data.class_names, "groups": data.group_names},
+        }
+        return json.loads(json.dumps(told))  # type: ignore[no-any-return]
+
+    def _data_hash(self) -> str:
+        """Of the labels of the real training images, and of their pixels if they are held in memory."""
+        split = self.context.data.train
+        digest = hashlib.sha256(self.labels.numpy().astype("<i8").tobytes())
+        digest.update(split.rows[self.real.numpy()].astype("<i8").tobytes())
+        if split.held is not None:
+            for where in self.real.split(1024):
+                digest.update(split.held[where.to(split.held.device)].cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _learn(self, settings: dict[str, Any]) -> None:
+        """Train, going on where a kill came."""
+        from augkit_diffusion import fit_folder
+        from augkit_diffusion.fit_training import Training, run
+
+        training = Training(self.shape, self.plan, self._material(), self.context.device)
+        mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+        def tell(step: int, loss: float) -> None:
+            self.context.progress(f"training (loss {loss:.3f})", step, self.plan.steps)
+
+        run(training, self.folder, mark, self.checkpoint_seconds, tell)
+        fit_folder.finish(self.folder, settings, training)
+
+    def _material(self) -> Material:
+        from augkit.integrations.keyed import Keyed
+        from augkit_diffusion.fit_training import Material
+
+        document = {"augkit": 1, "name": "fit", "image": {"fill": "reflect"}, "pipeline": self.augmentation}
+        augment = Keyed(document) if self.augmentation else None
+        return Material(self.context.data.train, self.real, self.labels, self.counts, augment)
+
+
+def augmentation_of(recipe: Recipe, shift: int | None) -> list[Any]:
+    """Steps that training images go through: the flips of the recipe's base, and its random crop, half as far.
+
+    What the model sees it makes. So nothing is erased, recoloured or zoomed, and a crop shows no black border but the
+    image's own edge, reflected. `shift` is how many pixels it moves at most instead.
+    """
+    steps: list[Any] = []
+    for step in (*recipe.base.before, *recipe.base.after):
+        name, body = (step, None) if isinstance(step, str) else next(iter(step.items()))
+        if name in FLIPS:
+            steps.append(step)
+        elif name == CROP and shift is None:
+            padding = body.get("padding", 4) if isinstance(body, dict) else 4
+            shift = max(1, padding // 2)
+    return [*steps, {CROP: {"padding": shift}}] if shift else steps
