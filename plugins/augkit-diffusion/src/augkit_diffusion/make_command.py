@@ -15,7 +15,7 @@ from augkit.cli.output import fail, note
 from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 from augkit_diffusion.chunks import Cell, Chunk, parse_shard
-from augkit_diffusion.making import Work, make_chunks, open_work
+from augkit_diffusion.making import Work, foresee, make_chunks, open_work
 from augkit_diffusion.progress import Meter
 from augkit_diffusion.sources import Learning
 from augkit_diffusion.store import Store, check
@@ -87,6 +87,7 @@ def make(
     with Meter() as meter:
         work = open_work(order, progress=meter)
         wanted = how_many.wanted(work.data)
+        foresee(work, wanted)
         check(out, work.settings)
         making = Making(work, Store.create(Path(order.folder), work.settings), wanted, part, meter)
         interrupted = making.run(jobs, on)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from augkit.errors import AugkitError
-from augkit_diffusion.chunks import Chunk
+from augkit_diffusion.chunks import Cell, Chunk
 from augkit_diffusion.sources import Completing, Context, Progress, Source, Wish, open_source
 from augkit_diffusion.store import Store
 
@@ -145,6 +145,14 @@ def wishes(store: Store, work: Work, label: int, group: int | None, index: int) 
     source, batch = work.source, work.source.batch
     bare = [store.wish(label, group, index * batch + k) for k in range(batch)]
     return [source.complete(wish) for wish in bare] if isinstance(source, Completing) else bare
+
+
+def foresee(work: Work, wanted: Mapping[Cell, int]) -> None:
+    """Let the source complete a wish of each cell that gets images: what it lacks for one is told before any is made."""
+    store = Store(Path(work.order.folder), work.settings)
+    for label, group in (cell for cell, number in wanted.items() if number):
+        if isinstance(work.source, Completing):
+            work.source.complete(store.wish(label, group, 0))
 
 
 def ask(work: Work, wanted: Sequence[Wish]) -> list[np.ndarray | None]:

@@ -82,7 +82,11 @@ class Completing(Protocol):
     """A source that says more about a wish than its class: its prompt, or the real image that it begins with."""
 
     def complete(self, wish: Wish) -> Wish:
-        """The wish and its `prompt`, `negative`, `row` or `source_image`, by its class, number and seed alone."""
+        """The wish and its `prompt`, `negative`, `row` or `source_image`, by its class, number and seed alone.
+
+        It may be asked before the source has learnt, and raises if it has nothing for such an image: no prompt for the
+        class, no real image of it.
+        """
         ...
 
 
