@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from augkit_diffusion import fit_training
+from augkit_diffusion import fit_folder, fit_training
 from augkit_diffusion.fit_model import Shape
 from augkit_diffusion.fit_training import Material, Plan, Training, ema_share, label_shares, learning_rate
 from hypothesis import given
@@ -144,13 +144,14 @@ def test_a_loss_that_is_no_number_is_told() -> None:
 
 
 def work(folder: Path, dies: int | None) -> None:
-    """Train with a checkpoint after every step; with `dies`, until so many moments of its steps and files are over."""
+    """Learn with a checkpoint after every step; with `dies`, until so many moments of its steps and files are over."""
     torch.set_num_threads(1)
     if dies is not None:
         _die_after(dies)
-    run = training()
+    fit_folder.begin(folder, {"a": 1})
+    run = training(steps=8)
     fit_training.run(run, folder, "mark", 0.0, lambda step, loss: None)
-    torch.save(run.averaged(), folder / "end.pt")
+    fit_folder.finish(folder, {"a": 1}, run)
 
 
 def _die_after(moments: int) -> None:
@@ -181,27 +182,23 @@ def _die_after(moments: int) -> None:
     Training.advance, Path.replace, os.fsync = stepped, replaced, synced  # type: ignore[method-assign,assignment]
 
 
-def ended(folder: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = torch.load(folder / "end.pt", weights_only=True)
-    return found
-
-
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> None:
-    (tmp_path / "once").mkdir()
-    (tmp_path / "killed").mkdir()
-    process = FORK.Process(target=work, args=(tmp_path / "once", None))
+    once, killed = tmp_path / "once", tmp_path / "killed"
+    process = FORK.Process(target=work, args=(once, None))
     process.start()
     process.join()
     chance, kills = random.Random(5), 0
-    while not (tmp_path / "killed/end.pt").exists():
-        process = FORK.Process(target=work, args=(tmp_path / "killed", chance.randint(1, 9) if kills < 20 else None))
+    while fit_folder.learnt(killed) is None:
+        process = FORK.Process(target=work, args=(killed, chance.randint(1, 9) if kills < 12 else None))
         process.start()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
         assert process.exitcode in (0, -signal.SIGKILL)
-    assert kills >= 5
-    first, second = ended(tmp_path / "once"), ended(tmp_path / "killed")
-    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert kills >= 4
+    assert (once / fit_folder.WEIGHTS).read_bytes() == (killed / fit_folder.WEIGHTS).read_bytes()
+    assert fit_folder.read_note(once) == fit_folder.read_note(killed)
+    left = {path.name for path in killed.iterdir() if not path.name.endswith(".part")}
+    assert left == {path.name for path in once.iterdir()}
 
 
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
