@@ -71,22 +71,13 @@ class Standing:
         return Parent(one.document or {}, score.reward, score.standard_error, groups, intensity)
 
     def best(self) -> Best | None:
-        """The best so far; None before anything came through a stage.
+        """The first of `ranked`, of all candidates; None before anything came through a stage.
 
-        Another takes its place only with a reward that is higher by more than its standard error, or by coming through
-        a later stage, so that the best of a stage never gets worse.
+        Every one stays in the archive, and the best is never further below the highest reward of its stage than that
+        one's standard error.
         """
-        candidates = [one for one in self.archive.candidates() if one.trainable]
-        for stage in reversed(self.stages):
-            scores = scores_of(self.archive, stage)
-            best: Best | None = None
-            for one in candidates:
-                score = scores.get(str(one.hash))
-                if score and (best is None or score.reward > best.score.reward + score.standard_error):
-                    best = Best(one, stage, score)
-            if best is not None:
-                return best
-        return None
+        order = self.ranked(self.archive.candidates())
+        return Best(order[0], *self.measured(order[0])) if order else None
 
     def write_best(self) -> Best | None:
         """`best.yaml`, replaced whole if it is another one than before."""
