@@ -53,7 +53,6 @@ def test_attributes_of_faces_come_from_a_file(tmp_path: Path) -> None:
         "values:\n  race: [no, Asian]\n  gender: {men: [man], women: [woman, lady]}\n  age: [010, 30]\n"
     )
     prompts = open_prompts(file)
-    prompts.check(["young", "old"], ["men", "women"])
     for seed in range(20):
         prompt, negative = prompts.fill(wish(seed, "young", "women"))
         race, gender, age = prompt[23:].replace(",", "").split()[:3]
@@ -76,6 +75,10 @@ def test_templates_are_the_files_unless_one_is_given(tmp_path: Path) -> None:
             "templates: a {modifer} {class}\nvalues: {modifier: [wet]}",
             r'known of \{modifer\} .*Did you mean "modifier"',
         ),
+        (
+            "templates: ['{class}', '{modifier}']\nvalues: {modifier: {dog: [wet]}}",
+            'nothing for class "cat"; add a list',
+        ),
         ("values: {modifier: {dog: [wet]}}", 'values.modifier has nothing for class "cat"; add a list'),
         ("values: {modifier: []}", "values.modifier is empty"),
         ("values: {modifier: [{a: b}]}", "values.modifier must be text, not"),
@@ -90,7 +93,7 @@ def test_what_is_wrong_with_a_file_is_told_in_a_sentence(tmp_path: Path, written
     file = tmp_path / "prompts.yaml"
     file.write_text(written)
     with pytest.raises(DataError, match=told) as caught:
-        open_prompts(file).check(["cat"])
+        open_prompts(file).fill(wish(0))
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 

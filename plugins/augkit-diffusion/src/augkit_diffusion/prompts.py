@@ -51,8 +51,8 @@ class Prompts:
         Raises:
             DataError: nothing is known of a placeholder.
         """
-        template = self.templates[_draw(wish.seed, "template", len(self.templates))]
-        return self._filled(template, wish), self._filled(self.negative, wish)
+        filled = [self._filled(template, wish) for template in self.templates]  # all, so that faults come up at once
+        return filled[_draw(wish.seed, "template", len(filled))], self._filled(self.negative, wish)
 
     def _filled(self, template: str, wish: Wish) -> str:
         return " ".join(_HOLE.sub(lambda hole: self._value(hole[1].strip(), wish), template).split())
@@ -82,12 +82,8 @@ class Prompts:
         """What a class or group is called in prompts: as `names` says, or its own name with spaces for underscores."""
         return self.names.get(name) or name.replace("_", " ").strip()
 
-    def check(self, class_names: Sequence[str], group_names: Sequence[str] = ()) -> None:
-        """Make sure that every image of these classes and groups can have a prompt.
-
-        Raises:
-            DataError: naming the placeholder, class or group.
-        """
+    def check(self) -> None:
+        """Raise a DataError if something stands in a template that nothing is known of."""
         known = [CLASS, GROUP, *self.values]
         for template in (*self.templates, self.negative):
             for name in (hole.strip() for hole in _HOLE.findall(template)):
@@ -97,11 +93,6 @@ class Prompts:
                         f" values.{name}.{nearest(name, known)}",
                         file=self.file,
                     )
-        used = {hole.strip() for one in (*self.templates, self.negative) for hole in _HOLE.findall(one)}
-        for name in sorted(used & set(self.values)):
-            for class_name in class_names:
-                for group_name in group_names or (None,):
-                    self._choice(name, Wish(0, class_name, 0, 0, None, group_name))
 
     def sha256(self) -> str:
         """Of all that prompts depend on."""
@@ -115,7 +106,7 @@ def open_prompts(file: Path | None, template: str | None = None, negative: str |
     Without a template images are of `a photo of {class}`, or `a photo of {modifier} {class}` if there are modifiers.
 
     Raises:
-        DataError: the file cannot be read, or holds something else.
+        DataError: the file cannot be read or holds something else, or nothing is known of a placeholder.
     """
     found = _read(file) if file is not None else {}
     place = None if file is None else str(file)
@@ -130,7 +121,9 @@ def open_prompts(file: Path | None, template: str | None = None, negative: str |
         negative = _text("negative", found["negative"], place) if found.get("negative") else ""
     if CLASS in values or GROUP in values:
         raise DataError("{class} and {group} are known already; say under names what one is called", file=place)
-    return Prompts(templates, negative, names, values, place)
+    prompts = Prompts(templates, negative, names, values, place)
+    prompts.check()
+    return prompts
 
 
 def _read(file: Path) -> dict[str, Any]:
