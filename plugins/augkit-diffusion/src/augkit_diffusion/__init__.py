@@ -17,8 +17,10 @@ __all__ = ["augkit_commands", "augkit_sources"]
 def augkit_sources() -> Mapping[str, Callable[..., Any]]:
     from augkit_diffusion.fit_source import fit
     from augkit_diffusion.folder_source import folder
+    from augkit_diffusion.sd_source import sd
+    from augkit_diffusion.translate_source import translate
 
-    return {"folder": folder, "fit": fit}
+    return {"folder": folder, "fit": fit, "sd": sd, "translate": translate}
 
 
 @augkit.hookimpl
