@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from augkit_llm import records as fates
 from augkit_llm.archive import Archive
+from augkit_llm.at_once import at_once
 from augkit_llm.budget import Budget, StopError
 from augkit_llm.models import MAX_REPLY, Model, ModelError, Question, Reply
 from augkit_llm.records import Candidate
@@ -77,17 +77,25 @@ class Proposer:
         """Propose, screen and store what a generation lacks; each candidate as it is stored.
 
         Raises:
-            StopError: a budget leaves too little for the next call; the slots before it are stored.
+            StopError: a budget leaves too little for the next call, or the hours are over and calls are under way, which
+                are left to themselves; the slots before are stored.
         """
         there = {one.slot for one in self.archive.candidates() if one.generation == generation}
         missing = [slot for slot in range(slots) if slot not in there]
         draws = [self.draw(generation, slot, barrier) for slot in missing]
-        at_once = min(self.at_once, len(missing))
-        if at_once > 1 and self._affords(draws, barrier):
-            with ThreadPoolExecutor(at_once) as threads:
-                yield from map(self._screened, threads.map(lambda one: self._proposed(one, barrier), draws))
-        else:  # one after another, so that which call no longer fits does not depend on which is quicker
-            yield from (self._screened(self._proposed(one, barrier)) for one in draws)
+        # one after another where money may end, so that which call no longer fits does not depend on which is quicker
+        number = self.at_once if self._affords(draws, barrier) else 1
+        yield from map(self._screened, at_once(number, lambda one: self._proposed(one, barrier), draws, self._left))
+
+    def _left(self) -> float | None:
+        """Seconds that the budget has left.
+
+        Raises:
+            StopError: none.
+        """
+        spent = self.archive.spent()
+        self.budget.allow_time(spent)
+        return None if self.budget.hours is None else self.budget.hours * 3600 - spent.seconds
 
     def draw(self, generation: int, slot: int, barrier: Barrier) -> _Drawn:
         """An empty candidate that says what is to be made, and the rest of the slot's random numbers."""
