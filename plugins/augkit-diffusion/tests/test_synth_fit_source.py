@@ -183,6 +183,8 @@ def test_groups_are_labels_of_their_own_and_synthetic_images_are_not_learnt(tmp_
     assert made(source, wishes(0, range(2), group=2)).shape == (2, 8, 8, 3)
     with pytest.raises(DataError, match=r'no real training image shows class "1" in group "place 2", so fit cannot'):
         source.make(wishes(1, range(1), group=2))
+    with pytest.raises(DataError, match="fit cannot learn it"):
+        source.complete(wishes(1, range(1), group=2)[0])  # told before anything is learnt
 
 
 def test_only_flips_and_half_the_shift_of_the_base_are_learnt_from() -> None:

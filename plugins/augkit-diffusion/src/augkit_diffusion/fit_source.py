@@ -123,6 +123,11 @@ class Fit:
             images += list(made[: len(part)])
         return images
 
+    def complete(self, wish: Wish) -> Wish:
+        """The wish as it is, if it can be fulfilled; raises like `label`."""
+        self.label(wish)
+        return wish
+
     def label(self, wish: Wish) -> int:
         """class * groups + group; a wish that leaves its group open gets one, as often as the class has it.
 
@@ -137,7 +142,7 @@ class Fit:
         if int(counts[group]) == 0:
             of_group = f' in group "{wish.group_name}"' if wish.group is not None else ""
             raise DataError(
-                f'no real training image shows class "{wish.class_name}"{of_group}, so fit cannot learn it: wish for'
+                f'no real training image shows class "{wish.class_name}"{of_group}, so fit cannot learn it: ask for'
                 " none of these, or take another source"
             )
         return wish.label * groups + group

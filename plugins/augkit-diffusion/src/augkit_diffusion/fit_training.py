@@ -29,6 +29,8 @@ EMA_DECAY = 0.9995
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises; afterwards it falls as half a cosine."""
 WEIGHT_DECAY = 0.01
+PAUSE = 2.0
+"""Seconds between two words on how far it is."""
 LARGEST_GRADIENT = 1.0
 """Norm that gradients are cut to."""
 
@@ -213,16 +215,20 @@ class Training:
 
 
 def run(training: Training, folder: Path, mark: str, every: float, tell: Callable[[int, float], None]) -> None:
-    """All steps that are left, with a checkpoint after `every` seconds; `tell` hears the step and the loss then."""
+    """All steps that are left, with a checkpoint after `every` seconds; `tell` hears the step and the mean loss."""
     training.load(folder, mark)
     training.model.train()
-    last = time.monotonic()
+    told = saved = time.monotonic()
     while training.step < training.plan.steps:
         training.advance()
-        if time.monotonic() - last >= every or training.step == training.plan.steps:
+        now, end = time.monotonic(), training.step == training.plan.steps
+        save = end or now - saved >= every
+        if save or now - told >= PAUSE:
             tell(training.step, training.told())
+            told = now
+        if save:
             training.save(folder, mark)
-            last = time.monotonic()
+            saved = time.monotonic()
 
 
 def read_tensors(path: Path, advice: str) -> tuple[dict[str, Tensor], Mapping[str, str]]:
