@@ -149,7 +149,7 @@ class Process:
 
 def begin(folder: Path, *words: str | Path | float, largest: int | None = None) -> Process:
     """Begin `augkit ...`; `largest` is the size in bytes of a file beyond which the disk counts as full."""
-    SERVER.set_forkserver_preload(["augkit.cli.app", "augkit.lab.run", "pyarrow.parquet"])
+    SERVER.set_forkserver_preload(["augkit.cli.app", "augkit.lab.run", "pyarrow.parquet", "augkit_diffusion.fit_model"])
     forkserver.ensure_running()
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "stdout", folder / "stderr"

@@ -148,7 +148,7 @@ def wishes(store: Store, work: Work, label: int, group: int | None, index: int) 
 
 
 def foresee(work: Work, wanted: Mapping[Cell, int]) -> None:
-    """Let the source complete a wish of each cell that gets images: what it lacks for one is told before any is made."""
+    """Let the source complete a wish of each cell that gets images, so that what it lacks for one is told first."""
     store = Store(Path(work.order.folder), work.settings)
     for label, group in (cell for cell, number in wanted.items() if number):
         if isinstance(work.source, Completing):

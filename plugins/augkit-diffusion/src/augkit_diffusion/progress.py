@@ -39,6 +39,7 @@ class Meter:
                 self.last = time.monotonic()
                 self.console.print(f"{what}: {done} of {of}", highlight=False, markup=False, soft_wrap=True)
             return
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=of)
-        self.bar.update(self.tasks[what], completed=done, total=of)
+        kind = what.partition(" (")[0]  # "training (loss 0.12)" is one bar, whatever the loss
+        if kind not in self.tasks:
+            self.tasks[kind] = self.bar.add_task(what, total=of)
+        self.bar.update(self.tasks[kind], description=what, completed=done, total=of)

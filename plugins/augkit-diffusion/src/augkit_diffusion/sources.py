@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from augkit.lab.recipe import Recipe
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is going on in a word or two ("training"), how much of it is done, and of how much."""
+"""Called with what is going on in a word or two, such as "training (loss 0.31)", how much is done, and of how much."""
 
 
 @dataclass(frozen=True)

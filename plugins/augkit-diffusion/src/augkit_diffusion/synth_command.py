@@ -22,5 +22,7 @@ app.command()(plan)
 app.command()(make)
 for verb in ("filter", "look"):
     if find_spec(f"augkit_diffusion.{verb}_command") is not None:
-        app.command(name=verb)(getattr(import_module(f"augkit_diffusion.{verb}_command"), verb))
+        function = getattr(import_module(f"augkit_diffusion.{verb}_command"), verb, None)
+        if function is not None:
+            app.command(name=verb)(function)
 app.command()(sources)
