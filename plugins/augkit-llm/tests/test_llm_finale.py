@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from augkit_llm.archive import FILE, Archive
 from augkit_llm.budget import Budget
 from augkit_llm.controls import CONTROLS
@@ -15,13 +20,15 @@ from augkit_llm.finale import ALIKE, PLAYED, TEST, TWIN, close, finales
 from augkit_llm.opening import resumed
 from augkit_llm.records import Closing
 from augkit_llm.report import write
+from llm_kill_parts import FORK
 from llm_search_parts import document, flat, new, quiet, recipe, reply, settings, transcript
 
 from augkit.errors import StateError
-from augkit.lab import jobs
 from augkit.lab.run import train
 
 STAGES = (Stage("only", 1, 2),)
+STORES = (0, 1, 2)
+"""What each of the first killed processes may store of the finale; the one after is killed by the clock."""
 BY_CLASS = {
     "augkit": 1,
     "name": "told",
@@ -54,50 +61,79 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Closing], list[Closing], li
         archive.close()
 
 
+def finish(folder: Path, stores: int | None) -> None:
+    """The end of a search, in a process of its own that dies when it is about to store more of it than it may."""
+    storing, done = Archive.finish_closing, 0
+
+    def counted(self: Archive, one: Closing) -> None:
+        nonlocal done
+        if done == stores:
+            os.kill(os.getpid(), signal.SIGKILL)
+        storing(self, one)
+        done += 1
+
+    if stores is not None:
+        Archive.finish_closing = counted  # type: ignore[method-assign]  # of a process that is about to die
+    gone_on(folder)
+
+
+def stored(folder: Path) -> dict[tuple[Any, ...], tuple[int, str]]:
+    """What the finale gave so far, times aside, with the numbers of its rows: what is done again gets another."""
+    archive = Archive.read(folder / FILE)
+    rows = archive.rows("SELECT rowid, * FROM finale")
+    archive.close()
+    values = [{k: v for k, v in json.loads(row["value"]).items() if k != "seconds"} for row in rows]
+    keys = [(row["kind"], row["stage"], row["subject"], row["seed"]) for row in rows]
+    return {key: (row["rowid"], json.dumps(value)) for key, row, value in zip(keys, rows, values, strict=True)}
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """The figures of a search's report that are no time."""
+    (results,) = json.loads((write(folder).parent / "results.json").read_text())["searches"]
+    timed = ("folder", "label", "command", "spent", "training", "stopped")
+    return {name: value for name, value in results.items() if name not in timed}
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_end_of_a_real_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real training and readings; a kill between two readings repeats none of those that are stored."""
-    done, limit = jobs.map, 3
-
-    def cut_short(tasks: Any, *places: Any, **more: Any) -> Any:
-        """Interrupted after so many readings."""
-        left, store = limit, more["done"]
-
-        def counted(result: jobs.Result) -> None:
-            nonlocal left
-            store(result)
-            left -= 1
-            if left == 0 and tasks[0].name.startswith(TEST):
-                raise KeyboardInterrupt
-
-        return done(tasks, *places, **{**more, "done": counted})
-
-    with monkeypatch.context() as patch:
-        patch.setattr(jobs, "map", cut_short)
-        with pytest.raises(KeyboardInterrupt):
-            begun(tmp_path, [BY_CLASS], 8)
-    folder = tmp_path / "found"
-    before, twins, half, _ = read(folder)
-    assert len(half) == limit and [one.state for one in twins] == ["done", "done"]
-    with monkeypatch.context() as patch:
-        asked: list[str] = []
-        patch.setattr(jobs, "map", lambda tasks, *a, **k: (asked.extend(t.name for t in tasks), done(tasks, *a, **k)))
-        gone_on(folder)
-        assert len(asked) == 2 * (2 + len(CONTROLS)) - limit
-        gone_on(folder)
-        assert len(asked) == 2 * (2 + len(CONTROLS)) - limit
-    after, twins, tests, (one,) = read(folder)
-    assert {key: value for key, value in after.items() if key != "finale"} == {
-        key: value for key, value in before.items() if key != "finale"
-    }
+@pytest.mark.timeout(900)
+def test_kills_in_the_finale_change_nothing(tmp_path: Path) -> None:
+    """Killed while the twin is trained, while the test set is read and around what is stored, again and again."""
+    torch.set_num_threads(1)  # threads do not outlive a fork
+    chosen = settings(tmp_path, [transcript(tmp_path / "t.jsonl", [reply("g0.s0.a0", BY_CLASS)])], 1, STAGES)
+    with new(tmp_path / "whole", chosen, Budget(8, usd=3.0)) as search:
+        search.run()
+    shutil.copytree(tmp_path / "whole", tmp_path / "found")
+    finish(tmp_path / "whole", None)
+    folder, left = tmp_path / "found", list[int]()
+    while True:
+        before = stored(folder)
+        stores = STORES[len(left)] if len(left) < len(STORES) else None
+        process = FORK.Process(target=finish, args=(folder, stores))
+        process.start()
+        if len(left) == len(STORES):
+            process.join(random.Random(0).uniform(1, 6))
+            process.kill()
+        process.join()
+        after = stored(folder)
+        assert {key: after[key] for key in before} == before  # nothing that is stored is trained or read again
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        left.append(len(after))
+    assert left[:3] == [0, 1, 3]  # before a twin was stored, between two, and between two readings
+    whole = tmp_path / "whole"
+    expected, told = stored(whole), report_of(whole)
+    assert {key: value for key, (_, value) in after.items()} == {key: value for key, (_, value) in expected.items()}
+    assert read(folder)[0] == read(whole)[0] and report_of(folder) == told
+    gone_on(whole)
+    assert stored(whole) == expected
+    _, twins, tests, (one,) = read(whole)
+    assert [run.state for run in twins] == ["done"] * 2 and len(tests) == 2 * (2 + len(CONTROLS))
     assert {run.subject for run in tests} == {one["hash"], one["twin"], *CONTROLS}
     assert all(run.state == "done" and 0 <= (run.value or {})["balanced"] <= 1 for run in tests)
-    again = read_test(str(folder / "runs" / f"only-{one['hash']}-seed0"))
+    again = read_test(str(whole / "runs" / f"only-{one['hash']}-seed0"))
     assert again == next(run.value for run in tests if (run.subject, run.seed) == (one["hash"], 0))
-    results = write(folder).parent / "results.json"
-    rows = json.loads(results.read_text())["searches"][0]["finales"][0]["rows"]
-    assert [row["name"] for row in rows] == ["best", "twin", *CONTROLS]
+    assert [row["name"] for row in told["finales"][0]["rows"]] == ["best", "twin", *CONTROLS]
 
 
 @pytest.mark.slow
