@@ -45,6 +45,8 @@ def folder_names(names: Sequence[str]) -> tuple[str, ...]:
     folders = tuple(folder_name(name) for name in names)
     owner: dict[str, str] = {}
     for name, folder in zip(names, folders, strict=True):
+        if folder in owner and owner[folder] == name:
+            raise DataError(f'two classes are called "{name}"; rename one')
         if owner.setdefault(folder, name) != name:
             raise DataError(f'classes "{owner[folder]}" and "{name}" would share the folder "{folder}"; rename one')
     return folders

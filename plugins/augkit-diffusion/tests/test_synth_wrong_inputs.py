@@ -75,6 +75,7 @@ def test_a_flag_without_a_source_is_told(tmp_path: Path) -> None:
     [
         (("dog", "cat", "", "bird"), 'the class name "" is empty'),
         (("a/b", "a%2Fb", "c", "d"), 'classes "a/b" and "a%2Fb" would share the folder "a%2Fb"'),
+        (("a", "b", "a", "c"), 'two classes are called "a"'),
         (("x" * 201, "b", "c", "d"), "is longer than 200 bytes"),
     ],
 )

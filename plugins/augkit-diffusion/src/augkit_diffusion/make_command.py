@@ -83,7 +83,6 @@ def make(
     order = ask.make_order(
         recipe, overrides, source, given, registry(), folder=out, seed=seed, groups=groups, device=device
     )
-    begin = time.monotonic()
     with Meter() as meter:
         work = open_work(order, progress=meter)
         wanted = how_many.wanted(work.data)
@@ -91,7 +90,7 @@ def make(
         check(out, work.settings)
         making = Making(work, Store.create(Path(order.folder), work.settings), wanted, part, meter)
         interrupted = making.run(jobs, on)
-    _tell(making, out, time.monotonic() - begin)
+    _tell(making, out)
     if interrupted:
         fail("interrupted; the same command goes on")
         raise typer.Exit(130)
@@ -108,6 +107,8 @@ class Making:
     meter: Meter
     written: int = 0
     refused: int = 0
+    seconds: float = 0.0
+    """Since the source was ready."""
     strangers: Sequence[Path] = ()
     """Files in the store that are none of its images."""
 
@@ -170,11 +171,12 @@ class Making:
         return self.store.missing(self.wanted, self.work.source.batch, self.shard)
 
     def _counter(self, chunks: Sequence[Chunk]) -> Callable[[int, int], None]:
-        total = sum(len(chunk.missing) for chunk in chunks)
+        total, begin = sum(len(chunk.missing) for chunk in chunks), time.monotonic()
 
         def count(written: int, refused: int) -> None:
             self.written += written
             self.refused += refused
+            self.seconds = time.monotonic() - begin
             self.meter("images", self.written + self.refused, total)
 
         return count
@@ -190,7 +192,7 @@ def _plain(chunk: Chunk) -> list[object]:
     return [chunk.label, chunk.group, chunk.index, list(chunk.missing)]
 
 
-def _tell(making: Making, out: Path, seconds: float) -> None:
+def _tell(making: Making, out: Path) -> None:
     """Say what was done."""
     if making.strangers:
         first = making.strangers[0].relative_to(making.store.folder)
@@ -198,5 +200,5 @@ def _tell(making: Making, out: Path, seconds: float) -> None:
         note(f"{count} files in {out} are no images of this store, such as {first}; move them away")
     made = making.written + making.refused
     refused = f", {making.refused} refused by the model's safety checker" if making.refused else ""
-    speed = f" in {seconds:.1f} s, {made / seconds:.3g} images/s" if made else ""
+    speed = f" in {making.seconds:.1f} s, {made / making.seconds:.3g} images/s" if made else ""
     print(f"{making.written} images made{refused}{speed}; {len(making.store.images())} kept in the store\n{out}")

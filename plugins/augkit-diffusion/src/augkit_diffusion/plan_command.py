@@ -18,7 +18,7 @@ from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 from augkit_diffusion.chunks import Cell
 from augkit_diffusion.making import ask as ask_for
-from augkit_diffusion.making import data_facts, load_recipe_of, open_work, wishes
+from augkit_diffusion.making import data_facts, foresee, load_recipe_of, open_work, wishes
 from augkit_diffusion.sources import Learning
 from augkit_diffusion.store import Store, read_settings
 
@@ -107,7 +107,7 @@ def plan(
             groups=groups,
             device=device,
         )
-        data, cost = _made(order, out)
+        data, cost = _made(order, out, how_many)
     elif given:
         raise AugkitError(f'the option "{next(iter(given))}" is one of a source; name it with --source')
     else:
@@ -116,30 +116,32 @@ def plan(
     _tell(data, how_many, cost, out, as_json)
 
 
-def _made(order: Order, out: Path | None) -> tuple[Data, Cost]:
-    """Make a chunk or two, outside any store."""
+def _made(order: Order, out: Path | None, how_many: ask.HowMany) -> tuple[Data, Cost]:
+    """Make a chunk or two of what is wanted most, outside any store."""
     with tempfile.TemporaryDirectory() as folder:
         order = order if out is not None else replace(order, folder=folder)
         work = open_work(order)
         if isinstance(work.source, Learning) and not work.source.ready:
             return work.data, _like(work.data, f"the source {order.source} learns first, which augkit synth make does")
-        seconds, size = _chunk(work)
+        wanted = how_many.wanted(work.data)
+        foresee(work, wanted)
+        cell = max(wanted, key=wanted.__getitem__)
+        seconds, size = _chunk(work, cell)
         if seconds < QUICK:
-            seconds, size = _chunk(work)
+            seconds, size = _chunk(work, cell)
     what = f"{work.source.batch} images made by {order.source}"
     return work.data, Cost(size, what, seconds, work.source.batch)
 
 
-def _chunk(work: Work) -> tuple[float, float]:
-    """Seconds for a chunk of the rarest class, and bytes of an image."""
+def _chunk(work: Work, cell: Cell) -> tuple[float, float]:
+    """Seconds for a chunk, and bytes of an image."""
     from augkit.lab.run import threads
     from augkit_diffusion import png
 
     store = Store(Path(work.order.folder), work.settings)
-    label = int(work.data.class_counts.argmin())
     begin = time.perf_counter()
     with threads(work.order.recipe["threads"]):
-        wanted = wishes(store, work, label, 0 if store.group_names else None, 0)
+        wanted = wishes(store, work, *cell, 0)
         images = ask_for(work, wanted)
     files = [len(png.encode(image, {})) for image in images if image is not None]
     return time.perf_counter() - begin, statistics.mean(files) if files else 0.0

@@ -18,6 +18,7 @@ import errno
 import json
 import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ class Store:
         check(folder, settings)
         with full_disk(folder):
             (folder / PARTS).mkdir(parents=True, exist_ok=True)
-            with _locked(folder / PARTS / "settings.lock"):
+            with _locked(folder / PARTS / "settings.lock", "prepares the source"):
                 check(folder, settings)
                 if not (folder / SETTINGS).exists():
                     files.write_yaml(folder / SETTINGS, settings)
@@ -99,7 +100,7 @@ class Store:
         Raises:
             StateError: the store was begun with another.
         """
-        with full_disk(self.folder), _locked(self.folder / PARTS / "settings.lock"):
+        with full_disk(self.folder), _locked(self.folder / PARTS / "settings.lock", "prepares the source"):
             here = {"identity": json.loads(json.dumps(dict(identity()), allow_nan=False))}
             there = read_settings(self.folder)
             if "identity" in there:
@@ -191,8 +192,12 @@ class Store:
         with full_disk(self.folder):
             for parent in (path.parent, self.parts):
                 parent.mkdir(parents=True, exist_ok=True)
-            half.write_bytes(content)
-            half.replace(path)
+            try:
+                half.write_bytes(content)
+                half.replace(path)
+            except OSError:
+                half.unlink(missing_ok=True)
+                raise
 
     # the manifest
 
@@ -211,7 +216,7 @@ class Store:
 
     def rebuild(self) -> list[Path]:
         """Make the manifest anew from the images and put every file where it belongs; files that are none of ours."""
-        return self._change(lambda said: None)
+        return self.change(lambda said: None)
 
     def set_scores(self, name: str, scores: Mapping[str, float]) -> None:
         """Note what a filter thinks of images, by their `file`, in place of what it thought before.
@@ -227,7 +232,7 @@ class Store:
                 if file in scores:
                     row[column] = float(scores[file])
 
-        self._change(change)
+        self.change(change)
 
     def reject(self, name: str, names: Iterable[str]) -> None:
         """Put kept images, by their `file`, aside as rejected by a filter; raises like `set_scores`."""
@@ -238,7 +243,7 @@ class Store:
                 if file in chosen and row["rejected_by"] is None:
                     row["rejected_by"] = rejector
 
-        self._change(change)
+        self.change(change)
 
     def restore(self, name: str) -> None:
         """Put back what a filter rejected; its scores stay."""
@@ -248,9 +253,11 @@ class Store:
                 if row["rejected_by"] == name:
                     row["rejected_by"] = None
 
-        self._change(change)
+        self.change(change)
 
-    def _change(self, change: Callable[[dict[str, Row]], None]) -> list[Path]:
+    def change(self, change: Callable[[dict[str, Row]], None]) -> list[Path]:
+        """Change what the manifest says of images (by `file`: `rejected_by` and scores), all at once, and put every
+        file where it then belongs; files that are none of ours."""
         (self.folder / PARTS).mkdir(exist_ok=True)
         with full_disk(self.folder), _locked(self.folder / PARTS / "manifest.lock"):
             before = manifest.load(self.folder / manifest.FILE)
@@ -414,13 +421,20 @@ def _listed(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for a lock, and hold it. It ends with the process, however it ends."""
+def _locked(path: Path, why: str = "writes the manifest") -> Iterator[None]:
+    """Wait for a lock, and hold it. It ends with the process, however it ends.
+
+    `why` says what a process does that holds it, for a user who waits.
+    """
     with path.open("a") as lock:
         try:
             import fcntl
         except ImportError:  # Windows: there the user must keep processes apart
             yield
             return
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process {why} of {path.parent.parent}; waiting for it", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,0 +1,107 @@
+"""`augkit synth plan` and `augkit synth sources`: what they tell, and that nothing is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from augkit_diffusion.plan_command import size_text, time_text
+from synth_parts import COUNTS, NAMES, crawled, plugged, recipe, synth
+
+
+@pytest.fixture(autouse=True, scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with plugged(tmp_path_factory.mktemp("plugged") / "site"):
+        yield
+
+
+def test_a_plan_tells_every_class_and_the_sum(tmp_path: Path) -> None:
+    done = synth("plan", recipe(tmp_path), "--target", 10)
+    rows = [re.split(r"  +", line) for line in done.output.splitlines()[1:5]]
+    assert rows == [[name, str(n), str(max(0, 10 - n))] for name, n in zip(NAMES, COUNTS, strict=True)]
+    assert "19 images to make for 3 of 4 classes" in done.output
+    assert "disk: 5" in done.output and "23 training images as PNG" in done.output
+    assert "time: not known; say --source" in done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "recipe.yaml"]
+
+
+def test_a_plan_with_a_source_measures_it_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe(tmp_path)
+    words = ("recipe.yaml", "--target", 30, "--source", "stamps", "--batch", 8, "--option", "seconds=0.05")
+    found = json.loads(synth("plan", *words, "--json").output)
+    assert found["images"] == 120 - 23
+    chunks = sum(-(-(30 - count) // 8) for count in COUNTS)
+    assert chunks * 0.05 < found["seconds"] < chunks * 5
+    assert found["images"] * 432 < found["bytes"] < found["images"] * 1000
+    assert "8 images made by stamps" in synth("plan", *words).output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "recipe.yaml"]
+
+
+def test_a_plan_for_a_store_counts_what_is_there(tmp_path: Path) -> None:
+    path, out = recipe(tmp_path), tmp_path / "synth"
+    words = ("--source", "stamps", "--out", out)
+    assert synth("make", path, "--target", 10, *words).exit_code == 0
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    found = json.loads(synth("plan", path, "--target", 12, "--out", out, "--json").output)
+    assert found["images"] == (5 - 3) + (9 - 7) + (11 - 9)
+    assert [cell["there"] for cell in found["cells"]] == [0, 3, 7, 9]
+    assert found["seconds"] is None
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    other = synth("plan", path, "--target", 12, "--out", out, "--set", "data.image_size=16")
+    assert other.exit_code == 2 and "begun with other data" in other.stderr
+    nowhere = synth("plan", path, "--target", 12, "--out", tmp_path / "nowhere")
+    assert nowhere.exit_code == 2 and "is no store of synthetic images" in nowhere.stderr
+
+
+def test_a_plan_by_group_and_by_budget(tmp_path: Path) -> None:
+    path = recipe(tmp_path, groups=True)
+    words = ("--target", "max(class_count, over=classes)", "--groups")
+    found = json.loads(synth("plan", path, *words, "--json").output)
+    assert [(cell["class"], cell["group"], cell["real"], cell["synthetic"]) for cell in found["cells"][:4]] == [
+        ("dog", "on/land", 6, 0),
+        ("dog", "on water", 6, 0),
+        ("T-shirt/top", "on/land", 4, 2),
+        ("T-shirt/top", "on water", 3, 3),
+    ]
+    assert f"{found['images']} images to make for 6 of 8 classes in 2 groups" in synth("plan", path, *words).output
+    words = ("--budget", 23, "--weights", "class_count")
+    assert [cell["synthetic"] for cell in json.loads(synth("plan", path, *words, "--json").output)["cells"]] == [
+        *COUNTS
+    ]
+
+
+def test_what_a_source_must_learn_first_is_not_timed(tmp_path: Path) -> None:
+    done = synth("plan", recipe(tmp_path), "--target", 10, "--source", "fit")
+    assert done.exit_code == 0, done.output
+    assert "time: not known; the source fit learns first, which augkit synth make does" in done.output
+
+
+def test_sources_are_listed_with_their_options(tmp_path: Path) -> None:
+    found = {row["source"]: row for row in json.loads(synth("sources", "--json").output)}
+    assert {"folder", "fit", "stamps", "odd"} <= set(found)
+    assert found["stamps"]["options"] == {"batch": 4, "refused": 0, "seconds": 0.0, "fails": 0}
+    assert found["stamps"]["from"] == "augkit-stamps 1.0" and found["folder"]["options"]["path"] is None
+    assert re.search(r"^stamps +Noise\. +batch: 4, refused: 0", synth("sources").output, re.MULTILINE)
+
+
+def test_a_photo_that_is_missing_is_told_by_a_plan(tmp_path: Path) -> None:
+    photos = crawled(tmp_path / "crawled")
+    for photo in (photos / "dog").iterdir():
+        photo.unlink()
+    done = synth("plan", recipe(tmp_path), "--target", 30, "--source", "folder", "--option", f"path={photos}")
+    assert done.exit_code == 2 and 'no image of class "dog"' in done.stderr
+
+
+def test_sizes_and_times_in_words() -> None:
+    assert [size_text(size) for size in (12, 1234, 5.6e7, 8e9, 2.5e13)] == [
+        "12 bytes",
+        "1.23 kB",
+        "56 MB",
+        "8 GB",
+        "25 TB",
+    ]
+    assert [time_text(s) for s in (0.234, 42, 90, 3600 * 3 + 1200)] == ["0.23 s", "42 s", "2 min", "3 h 20 min"]
