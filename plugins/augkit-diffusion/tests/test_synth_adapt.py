@@ -1,0 +1,179 @@
+"""The source `adapt`: what it learns, that a kill changes nothing of it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from augkit_diffusion import adapt_training
+from augkit_diffusion.adapt_training import CHECKPOINT, WEIGHTS, Training
+from augkit_diffusion.fit_folder import NOTE
+from safetensors.numpy import load_file, save_file
+from sd_parts import made, opened, save_pipeline, wishes
+
+from augkit.errors import AugkitError, StateError
+
+QUICK = {"train_steps": 6, "train_batch": 2, "lr": 1e-2, "rank": 2, "checkpoint_seconds": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_pipeline(tmp_path_factory.mktemp("model") / "pipeline", checker=False)
+
+
+def adapt(folder: Path, model: Path, **options: Any) -> Any:
+    folder.mkdir(exist_ok=True)
+    return opened("adapt", folder, model, **QUICK | options)
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("learnt")
+    adapt(folder, model).identity()
+    return folder
+
+
+def test_what_is_learnt_changes_images_and_is_small(tmp_path: Path, model: Path, learnt: Path) -> None:
+    source, plain = adapt(learnt, model), opened("sd", tmp_path, model)
+    wished = wishes(source, 1, range(3))
+    assert source.ready and wished == wishes(plain, 1, range(3))
+    assert not np.array_equal(made(source, wished), made(plain, wished))
+    weights = load_file(learnt / "synth/model" / WEIGHTS)
+    assert all(name.startswith("unet.") and "lora" in name for name in weights)
+    assert all(np.abs(value).max() > 0 for value in weights.values()), "some layer was not trained"
+    assert (learnt / "synth/model" / WEIGHTS).stat().st_size < 0.2 * sum(
+        path.stat().st_size for path in model.rglob("*.safetensors")
+    )
+    identity = source.identity()
+    assert identity["adapted_from"] == plain.identity()["model"] != identity["model"]
+    assert not (learnt / "synth/model" / CHECKPOINT).exists()
+
+
+def test_diffusers_reads_what_was_learnt(tmp_path: Path, model: Path, learnt: Path) -> None:
+    """With its own two calls, and no help of ours."""
+    from diffusers import StableDiffusionPipeline
+
+    source = adapt(learnt, model, size="model")
+    images = made(source, wishes(source, 0, range(3)))
+    pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
+    pipe.load_lora_weights(learnt / "synth/model")
+    pipe.set_progress_bar_config(disable=True)
+    other = opened("sd", tmp_path, model, size="model")
+    other.pipeline.pipe = pipe
+    assert np.array_equal(images, made(other, wishes(other, 0, range(3))))
+
+
+def test_the_loss_of_what_is_learnt_falls(tmp_path: Path, model: Path) -> None:
+    """Over the same steps before and after, on networks with random weights."""
+    source = adapt(tmp_path, model, train_steps=30, train_batch=4)
+    training = Training(source._pipeline(), source.plan, source._material(None), source._captions())
+
+    def loss() -> float:
+        weights = {name: weight.detach().clone() for name, weight in training.weights.items()}
+        optimizer, step = training.optimizer.state_dict(), training.step
+        training.optimizer.param_groups[0]["lr"] = 0.0
+        training.step = 0
+        training.told()
+        for _ in range(5):
+            training.advance()
+        found = training.told()
+        for name, weight in training.weights.items():
+            assert np.allclose(weight.detach(), weights[name], atol=1e-6)
+        training.optimizer.load_state_dict(optimizer)
+        training.optimizer.param_groups[0]["lr"] = source.plan.lr
+        training.step = step
+        return found
+
+    before = loss()
+    for _ in range(30):
+        training.advance()
+    after = loss()
+    assert after < 0.97 * before, after / before
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"text_encoder": True, "token": "sks", "prior": 1.0}, {"each": "class", "train_steps": 3}]
+)
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    whole = adapt(tmp_path / "whole", model, **options).identity()
+    advance, seen = Training.advance, [0]
+
+    def stopping(training: Training) -> None:
+        seen[0] += 1
+        if seen[0] in (3, 6, 12):
+            raise KeyboardInterrupt
+        advance(training)
+
+    monkeypatch.setattr(adapt_training.Training, "advance", stopping)
+    stops = 0
+    while True:
+        source = adapt(tmp_path / "stopped", model, **options)
+        assert not source.ready
+        try:
+            found = source.identity()
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops >= 2 and found == whole and source.ready
+    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob(WEIGHTS))
+    assert len(files) == (3 if options.get("each") else 1)
+    for file in files:
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "stopped" / file).read_bytes()
+
+
+def test_each_class_can_have_weights_of_its_own(tmp_path: Path, model: Path) -> None:
+    source = adapt(tmp_path, model, each="class", train_steps=1, lr=0.1)
+    source.identity()
+    folders = sorted(path.parent.name for path in (tmp_path / "synth/model").rglob(WEIGHTS))
+    assert folders == ["cat", "dog", "red_fox"]
+    mixed = [
+        wish for pair in zip(wishes(source, 0, range(3)), wishes(source, 1, range(3)), strict=True) for wish in pair
+    ]
+    apart = {label: made(source, wishes(source, label, range(3))) for label in (0, 1)}
+    again = made(source, mixed)
+    for label in (0, 1):
+        near = np.abs(again[label::2].astype(int) - apart[label])
+        assert near.max() <= 2, "another class's weights were used"
+
+
+def test_a_token_stands_before_the_class_in_captions_and_prompts(tmp_path: Path, model: Path) -> None:
+    source = adapt(tmp_path, model, token="sks", learnt_as="{class}, a photo", template="a {class}!")
+    assert [wish.prompt for wish in wishes(source, 0, range(1))] == ["a sks red fox!"]
+    captions = source._captions()
+    assert captions.learnt[0] == "sks red fox, a photo" and captions.before[0] == "red fox, a photo"
+
+
+def test_what_was_learnt_otherwise_or_is_damaged_is_told(tmp_path: Path, model: Path, learnt: Path) -> None:
+    with pytest.raises(StateError, match=r"learnt with training.rank 2, not 3; remove this folder to learn anew"):
+        adapt(learnt, model, rank=3)
+    copy = shutil.copytree(learnt, tmp_path / "copy")
+    file = copy / "synth/model" / WEIGHTS
+    file.write_bytes(file.read_bytes()[:100])
+    source = adapt(copy, model)
+    with pytest.raises(StateError, match=r"what was learnt cannot be loaded .*remove .*model to learn anew"):
+        source.make(wishes(source, 0, range(3)))
+    note = json.loads((copy / "synth/model" / NOTE).read_text())
+    (copy / "synth/model" / NOTE).write_text(json.dumps(note | {"model": None}))
+    save_file({"x": np.zeros(1)}, copy / "synth/model" / CHECKPOINT, {"step": "3", "mark": "another"})
+    with pytest.raises(StateError, match="of a training with other settings; remove it to train anew"):
+        adapt(copy, model).identity()
+
+
+def test_what_it_cannot_adapt_is_told_before_anything_is_written(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(AugkitError, match="say --option token=WORD"):
+        adapt(tmp_path, model, prior=1.0)
+    with pytest.raises(AugkitError, match=r"nothing is known of \{modifier\}"):
+        adapt(tmp_path, model, learnt_as="a {modifier} {class}")
+    other = shutil.copytree(model, tmp_path / "other")
+    index = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps(index | {"text_encoder_2": index["text_encoder"]}))
+    shutil.copytree(other / "text_encoder", other / "text_encoder_2")
+    with pytest.raises(AugkitError, match="knows pipelines built as Stable Diffusion 1 and 2 are"):
+        adapt(tmp_path, other)
+    assert not (tmp_path / "synth").exists()
