@@ -15,12 +15,13 @@ __all__ = ["augkit_commands", "augkit_sources"]
 
 @augkit.hookimpl
 def augkit_sources() -> Mapping[str, Callable[..., Any]]:
+    from augkit_diffusion.adapt_source import adapt
     from augkit_diffusion.fit_source import fit
     from augkit_diffusion.folder_source import folder
     from augkit_diffusion.sd_source import sd
     from augkit_diffusion.translate_source import translate
 
-    return {"folder": folder, "fit": fit, "sd": sd, "translate": translate}
+    return {"folder": folder, "fit": fit, "sd": sd, "translate": translate, "adapt": adapt}
 
 
 @augkit.hookimpl
