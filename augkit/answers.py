@@ -94,8 +94,9 @@ def refuse_unwatched(policy: Policy) -> None:
 def attach(policy: Policy, asked: Asked) -> None:
     """Take a model and its training images, checked and on the policy's device."""
     asked.pool.to(policy.device).classes(policy.num_classes or 1)
-    if "group" in policy.needs and asked.pool.group is None:
-        raise InputError(f'strategy "{policy.strategy.name}" uses `group`: make the probe pool with group=')
+    for name in ("group", "is_synthetic"):
+        if name in policy.needs and getattr(asked.pool, name) is None:
+            raise InputError(f'strategy "{policy.strategy.name}" uses `{name}`: make the probe pool with {name}=')
     if asked.pool.note and asked.pool.note not in policy.warnings:
         policy.warnings.append(asked.pool.note)
     policy.asked = asked

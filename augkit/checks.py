@@ -80,16 +80,17 @@ def check_fit(name: str, value: Tensor, targets: Tensor) -> None:
 
 
 def check_batch(
-    policy: Policy, targets: Tensor, images: Tensor | None, index: Tensor | None, group: Tensor | None
+    policy: Policy, targets: Tensor, images: Tensor | None, companions: Mapping[str, Tensor | None]
 ) -> dict[str, Tensor]:
     """Check everything that comes with a batch: the labels and companions as int64, by name."""
     check_targets(targets, policy.num_classes)
     indices = {"y": targets.long()}
     facts = policy.facts
     limits = {"index": facts.num_samples if "index" in policy.needs else None, "group": facts.num_groups}
-    for name, value in (("index", index), ("group", group)):
+    for name, value in companions.items():
         if value is not None:
-            indices[name] = check_companion(name, value, targets, limits[name])
+            check = check_marks if name == "is_synthetic" else check_companion
+            indices[name] = check(name, value, targets, limits.get(name))
         elif name in policy.needs:
             raise InputError(f'strategy "{policy.strategy.name}" uses `{name}`: pass {name}= with each batch')
     if images is not None:
@@ -123,6 +124,28 @@ def check_companion(name: str, value: Tensor, targets: Tensor, limit: int | None
         if low < 0 or high >= most:
             raise InputError(f"{name} holds {low if low < 0 else high}, outside 0..{most - 1}")
     return value.long()
+
+
+def check_marks(name: str, value: Tensor, targets: Tensor, limit: int | None = None) -> Tensor:
+    """A truth value of each image, [B] bool, as 0 and 1: [B] int64."""
+    if not isinstance(value, Tensor) or value.ndim != 1 or value.dtype != torch.bool:
+        what = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"{name} must be a bool tensor [B], not {what}")
+    check_fit(name, value, targets)
+    return value.long()
+
+
+def device_of(device: torch.device | str) -> torch.device:
+    """The device by its full name: "cuda" and "cuda:0" are one, but do not compare equal.
+
+    Raises:
+        InputError: torch knows no such device, or it is not there.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the policy cannot work on the device {str(device)!r}: {reason}") from error
 
 
 def first_answer(output: Any) -> Tensor | None:

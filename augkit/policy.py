@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from augkit.answers import ask_model, attach, judged, levels_of, observed, refuse_unwatched, right_answers
 from augkit.binding import Counts, Facts, check_cost, draws_partners
-from augkit.checks import check_batch, check_images, check_plan
+from augkit.checks import check_batch, check_images, check_plan, device_of
 from augkit.engine.batched import mix_targets
 from augkit.engine.draw import draw
 from augkit.engine.environment import Bank
@@ -179,12 +179,7 @@ class Policy:
 
     def to(self, device: torch.device | str) -> Policy:
         """Move tables and learned state; returns the policy."""
-        # "cuda" and "cuda:0" are one device, but do not compare equal
-        try:
-            self.device = torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError, TypeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"the policy cannot work on the device {str(device)!r}: {reason}") from error
+        self.device = device_of(device)
         self.program = self.program.to(self.device)
         self.memory.program = self.program
         self.memory.to(self.device)
@@ -224,7 +219,13 @@ class Policy:
         attach(self, Asked(model, pool, self.answer, prepare, autocast or nullcontext, batch))
 
     def __call__(
-        self, images: Tensor, targets: Tensor, *, index: Tensor | None = None, group: Tensor | None = None
+        self,
+        images: Tensor,
+        targets: Tensor,
+        *,
+        index: Tensor | None = None,
+        group: Tensor | None = None,
+        is_synthetic: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Augment a batch.
 
@@ -234,6 +235,7 @@ class Policy:
             targets: [B] int64 class numbers.
             index: [B] int64 position of each image in the data set; makes the draw independent of batching and order.
             group: [B] int64 group numbers, for documents that use them.
+            is_synthetic: [B] bool, whether an image was generated, likewise.
 
         Returns:
             images of the same dtype (or as `out` says), and the targets: dense [B, C] float32 if the document mixes,
@@ -244,17 +246,23 @@ class Policy:
             InputError: a shape, dtype, range or device does not fit.
             StateError: the epoch before ended without the `observe` that the document needs.
         """
-        plan = self.plan(targets, index=index, group=group, images=images)
+        plan = self.plan(targets, index=index, group=group, is_synthetic=is_synthetic, images=images)
         return self.apply(images, plan)
 
     def plan(
-        self, targets: Tensor, *, index: Tensor | None = None, group: Tensor | None = None, images: Tensor | None = None
+        self,
+        targets: Tensor,
+        *,
+        index: Tensor | None = None,
+        group: Tensor | None = None,
+        is_synthetic: Tensor | None = None,
+        images: Tensor | None = None,
     ) -> Plan:
         """Draw the next batch's plan, and count it as what happens to these images.
 
         `images` only feed the pool of a document that draws partners from it.
         """
-        indices = check_batch(self, targets, images, index, group)
+        indices = check_batch(self, targets, images, {"index": index, "group": group, "is_synthetic": is_synthetic})
         self._settle_device(targets)
         self.begin_epoch()
         if self.pool is not None and images is not None and draws_partners(self.strategy):
@@ -353,7 +361,9 @@ class Policy:
         self.memory.run("epoch_end", self.epoch)
         counts = {name: value.cpu() for name, value in {**sums, **self.memory.asked()}.items()}
         self.history.append({"epoch": self.epoch, **held, **counts})
-        self._warn_of_divisions()
+        told = self.memory.complaint(self.epoch)
+        if told and not self.warnings:
+            self.warnings.append(told)
         self.statistics.reset()
         self.occurrences.reset()
         self.epoch += 1
@@ -361,11 +371,7 @@ class Policy:
 
     def restart_epoch(self) -> None:
         """Forget the batches drawn in the epoch under way, so that it begins anew; counts of validation stay."""
-        counts = self.statistics
-        validated, kept = counts.observed_val, {n: v for n, v in counts.sums.items() if n.startswith("val_")}
-        counts.reset()
-        counts.observed_val = validated
-        counts.sums |= kept
+        self.statistics.restart()
         self.occurrences.reset()
         self.step -= self.batch
         self.batch = 0
@@ -390,10 +396,3 @@ class Policy:
                 f"the policy works on {self.device} but the batch is on {targets.device}; load it with that device="
             )
         self.to(targets.device)
-
-    def _warn_of_divisions(self) -> None:
-        count = int(self.memory.divisions)
-        if count and not self.warnings:
-            self.warnings.append(
-                f'strategy "{self.strategy.name}" divided by zero {count} times (each gave 0) by epoch {self.epoch}'
-            )

@@ -107,13 +107,10 @@ class Recorder(Policy):
 
     calls: list[dict[str, Tensor | None]]
 
-    def __call__(
-        self, images: Tensor, targets: Tensor, *, index: Tensor | None = None, group: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        self.__dict__.setdefault("calls", []).append(
-            {"images": images.clone(), "targets": targets.clone(), "index": index, "group": group}
-        )
-        return super().__call__(images, targets, index=index, group=group)
+    def __call__(self, images: Tensor, targets: Tensor, **companions: Tensor | None) -> tuple[Tensor, Tensor]:
+        told = {"index": None, "group": None, "is_synthetic": None, **companions}
+        self.__dict__.setdefault("calls", []).append({"images": images.clone(), "targets": targets.clone(), **told})
+        return super().__call__(images, targets, **companions)
 
 
 def loader(dataset: Any = None, batch: int = 4, **options: Any) -> Any:

@@ -1,78 +1,21 @@
-"""Expressions and documents that are valid by construction, and an environment to evaluate expressions in."""
+"""Expressions and documents that are valid by construction."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-import yaml
 from hypothesis import strategies as st
-from torch import Tensor
 
 from augkit.operators.base import Operator
 from augkit.registry import Registry
 from augkit.strategy.build import SIGNALS
 from augkit.strategy.expression import BINARY, Binary, Call, Index, Name, Node, Number, Unary
-from augkit.strategy.typing import INDEXED, Scope, ordered
+from augkit.strategy.typing import INDEXED
 
 Axes = frozenset[str]
 Names = Mapping[str, Sequence[str]]
-
-SIZES = {"batch": 3, "branches": 2, "picks": 2, "samples": 5, "groups": 2, "classes": 4, "levels": 2, "ops": 3}
-CPU = torch.device("cpu")
-
-
-class Plain(yaml.SafeDumper):
-    """Writes every part out, however often it comes."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-@dataclass
-class Box:
-    """An environment with given values and its own random numbers."""
-
-    values: Mapping[str, Tensor] = field(default_factory=dict)
-    sizes: Mapping[str, int] = field(default_factory=lambda: dict(SIZES))
-    indices: Mapping[str, Tensor] = field(default_factory=dict)
-    seed: int = 0
-    divided: float = 0.0
-    device: torch.device = CPU
-
-    def value(self, name: str) -> Tensor:
-        return self.values[name]
-
-    def size(self, axis: str) -> int:
-        return self.sizes[axis]
-
-    def index(self, name: str) -> Tensor:
-        return self.indices[name]
-
-    def uniform(self, site: str, axes: tuple[str, ...], count: int) -> Tensor:
-        seed = int.from_bytes(hashlib.sha256(f"{self.seed} {site}".encode()).digest()[:7], "big")
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand([*(self.sizes[axis] for axis in axes), count], generator=generator)
-
-    def count_division_by_zero(self, where: Tensor) -> None:
-        self.divided += float(where.sum())
-
-
-def filled(scope: Scope, numbers: Sequence[float], seed: int = 0) -> Box:
-    """An environment in which every name of a scope has values out of `numbers`, cut to what is known of it."""
-    values, generator = {}, torch.Generator().manual_seed(seed)
-    pool = torch.tensor(list(numbers), dtype=torch.float32)
-    for name, axes in scope.names.items():
-        shape = [SIZES[axis] for axis in ordered(axes)]
-        drawn = pool[torch.randint(len(pool), shape, generator=generator)]
-        values[name] = drawn.clamp(*scope.ranges.get(name, (-1e30, 1e30)))
-    lengths = {"y": "classes", "index": "samples", "group": "groups"}
-    indices = {key: torch.randint(SIZES[axis], (SIZES["batch"],), generator=generator) for key, axis in lengths.items()}
-    return Box(values, indices=indices, seed=seed)
-
 
 _NAMES = st.sampled_from(["a", "weight", "epoch", "x1", "notes", "order", "And", "a.correct", "x1.level"])
 _ODD = st.sampled_from([1e-7, 0.5, 1e29, 123456.789])
@@ -137,6 +80,8 @@ def _leaf(draw: st.DrawFn, place: Place) -> str:
             rest = frozenset(axes) - {axis}
             if (place.image if key != "partner" else place.partner) and axis in axes and rest <= place.want:
                 options.append(f"{name}[{key}]")
+    if place.image:
+        options.append("is_synthetic")
     if place.random:
         options += _DRAWS
     return draw(st.sampled_from(options))
@@ -376,6 +321,8 @@ def _mix(draw: st.DrawFn, place: Place) -> Any:
         one, other = (well_typed(draw, replace(met, random=False), 2) for _ in range(2))
         ways = ["clip({0} + {1} * kept, 0, 1)", "where(kept < {0}, 0, min(1, kept))", "clip({0}, 0, 1)", "kept % 0.5"]
         body["label"] = draw(st.sampled_from(ways)).format(one, other)
+    if draw(st.booleans()):
+        body["across"] = draw(st.sampled_from(["synthetic", "group"]))
     return {draw(st.sampled_from(["mixup", "cutmix"])): body}
 
 

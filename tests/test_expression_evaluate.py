@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies_gen import SIZES, Box
+from strategy_parts import SIZES, Box
 from torch import Tensor
 
 from augkit.strategy.evaluate import ALONG, DRAWS, ELEMENTWISE, evaluate

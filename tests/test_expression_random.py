@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from scipy import stats
-from strategies_gen import Box
+from strategy_parts import Box
 from torch import Tensor
 
 from augkit.strategy.evaluate import evaluate

@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies_gen import SIZES, Place, filled, well_typed
+from strategies_gen import Place, well_typed
+from strategy_parts import SIZES, filled
 
 from augkit.errors import ExpressionError
 from augkit.strategy.evaluate import evaluate

@@ -20,7 +20,7 @@ COUNTS = [9, 5, 2, 1]
 
 
 def load(document: dict[str, Any]) -> Policy:
-    return with_model(Policy.load(document, class_counts=COUNTS, num_samples=17, epochs=3, seed=4))
+    return with_model(Policy.load(document, class_counts=COUNTS, groups=2, num_samples=17, epochs=3, seed=4))
 
 
 def with_model(policy: Policy) -> Policy:
@@ -31,7 +31,7 @@ def with_model(policy: Policy) -> Policy:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(324, 4))
     torch.nn.init.constant_(model[1].weight, 0.01)
     if "model" in policy.needs:
-        policy.attach_model(model, ProbePool(images, labels), batch=5)
+        policy.attach_model(model, ProbePool(images, labels, group=labels % 2, is_synthetic=labels == 1), batch=5)
     return policy
 
 
@@ -39,7 +39,8 @@ def step(policy: Policy, size: int, start: int) -> tuple[Plan, torch.Tensor, tor
     generator = torch.Generator().manual_seed(start)
     images = torch.randint(0, 256, (size, 3, 9, 12), dtype=torch.uint8, generator=generator)
     targets = torch.randint(0, 4, (size,), generator=generator)
-    out, labels = policy(images, targets, index=torch.arange(start, start + size) % 17)
+    index = torch.arange(start, start + size) % 17
+    out, labels = policy(images, targets, index=index, group=index % 2, is_synthetic=index % 3 == 0)
     views = max(1, len(policy.views))
     assert out.dtype == images.dtype and out.shape == (views * size, *images.shape[1:])
     if policy.strategy.mixes:
@@ -79,7 +80,9 @@ def runs_and_resumes(data: st.DataObject) -> None:
     kept = policy.state_dict()
     plan, out, labels = step(policy, 7, 3)
     check(plan, policy)
-    resumed = with_model(Policy(policy.strategy, class_counts=COUNTS, num_samples=17, epochs=3, registry=REGISTRY))
+    resumed = with_model(
+        Policy(policy.strategy, class_counts=COUNTS, groups=2, num_samples=17, epochs=3, registry=REGISTRY)
+    )
     resumed.load_state_dict(kept)
     _, out_again, labels_again = step(resumed, 7, 3)
     assert torch.equal(out, out_again) and torch.equal(labels, labels_again)

@@ -23,7 +23,7 @@ from probe_parts import (
     read,
 )
 from scipy.stats import chisquare
-from strategies_gen import Box
+from strategy_parts import Box
 from torch import Tensor, nn
 
 from augkit import Policy, answers

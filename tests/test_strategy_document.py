@@ -11,7 +11,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies_gen import Plain, documents
+from strategies_gen import documents
+from strategy_parts import Plain
 
 from augkit.errors import DocumentError
 from augkit.plugins import load_registry

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from strategies_gen import Plain
+from strategy_parts import Plain
 from test_strategy_document import BUILT_IN, LEARNER, load, small
 
 from augkit.errors import DocumentError

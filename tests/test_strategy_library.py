@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from scipy import stats
-from strategies_gen import Box
+from strategy_parts import Box
 
 from augkit import Policy
 from augkit.registry import Registry

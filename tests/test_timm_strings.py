@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from scipy import stats
-from strategies_gen import Plain
+from strategy_parts import Plain
 from torch import Tensor
 
 from augkit import Policy

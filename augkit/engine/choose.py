@@ -24,6 +24,8 @@ def weighted(weights: Tensor, u: Tensor) -> Tensor:
     Returns:
         [B, K] int64; -1 where no weight is positive.
     """
+    if not weights.shape[1]:
+        return torch.full(u.shape, -1, dtype=torch.int64, device=u.device)
     total = clean(weights).cumsum(1).contiguous()
     reach = (u * total[:, -1:]).contiguous()
     # right=True passes over positions of weight 0 that share a boundary

@@ -84,7 +84,7 @@ class Environment:
         return int(getattr(self.sizes, axis))
 
     def index(self, name: str) -> Tensor:
-        """`y`, `index` or `group` of each image: [B] int64."""
+        """`y`, `index`, `group` or `is_synthetic` of each image: [B] int64."""
         return self.indices[name]
 
     def uniform(self, site: str, axes: tuple[str, ...], count: int) -> Tensor:

@@ -12,9 +12,13 @@ from augkit.engine.choose import clean, weighted
 from augkit.engine.environment import Environment
 from augkit.engine.label_rules import label_rule
 from augkit.engine.mix_plan import MIX_KINDS, PLACES, Mix
+from augkit.strategy.expression import IS_SYNTHETIC
 from augkit.strategy.labels import PARTNER
 from augkit.strategy.model import BatchStep, MixStep
 from augkit.strategy.sampling import sample_beta
+
+SIDES = {"synthetic": IS_SYNTHETIC, "group": "group"}
+"""What an image must differ in from its partner, by what `across` says."""
 
 
 class PartnerPool(Protocol):
@@ -86,7 +90,8 @@ def _partners(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Each image's partner, that one's class, whether there is one, [B] each; and a mosaic's two further ones [B, 2].
 
-    Without weights a mosaic shows an image and the three that follow it in the batch's random cycle.
+    Without weights a mosaic shows an image and the three that follow it in the batch's random cycle; across sides, as
+    with weights, each partner is drawn for itself.
     """
     batch, y = len(env.batch_keys), env.indices["y"]
     weights = None
@@ -99,14 +104,18 @@ def _partners(
         found = partner_class >= 0
         partner_class = partner_class.clamp(min=0)
         return pool.take(partner_class, u[:, 1]), partner_class, found, None
-    more = None
-    partner = _cycle(u[:, 0]) if weights is None else weighted(weights[:, y], u[:, :1])[:, 0]
+    more, by_image = None, None if weights is None else weights[:, y]
+    if step.across is not None:
+        side = env.index(SIDES[step.across])
+        other = side[:, None] != side[None, :]
+        by_image = other.float() if by_image is None else clean(by_image) * other
+    partner = _cycle(u[:, 0]) if by_image is None else weighted(by_image, u[:, :1])[:, 0]
     if step.kind == "mosaic":
-        if weights is None:
+        if by_image is None:
             second = partner[partner]
             more = torch.stack((second, partner[second]), dim=1)
         else:
-            more = weighted(weights[:, y], env.uniform(f"{path}.more", ("batch",), 2)).clamp(min=0)
+            more = weighted(by_image, env.uniform(f"{path}.more", ("batch",), 2)).clamp(min=0)
     found = partner >= 0
     partner = partner.clamp(min=0)
     return partner, y[partner], found, more

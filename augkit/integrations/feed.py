@@ -116,12 +116,12 @@ class Feed:
         policy: Policy,
         *,
         indexed: bool,
-        groups: Tensor | None,
+        companions: Mapping[str, Tensor],
         normalisation: Normalisation | None,
         prefetcher: Any = None,
     ) -> None:
         self.source, self.policy = source, policy
-        self.indexed, self.groups, self.normalisation = indexed, groups, normalisation
+        self.indexed, self.companions, self.normalisation = indexed, companions, normalisation
         # weak, since that loader holds this one: workers hang for ten seconds when a cycle is what ends them
         self._prefetcher = weakref.ref(prefetcher) if prefetcher is not None else None
         self.queue: deque[Given] = deque()
@@ -151,15 +151,14 @@ class Feed:
         images, labels, rest = _split(batch)
         device = self.device
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        group = None
+        told: dict[str, Tensor] = {}
         if index is not None:
-            if self.groups is not None:
-                group = self.groups[index].to(device, non_blocking=True)
-            index = index.to(device, non_blocking=True)
+            told = {name: of_each[index] for name, of_each in self.companions.items()} | {"index": index}
+            told = {name: value.to(device, non_blocking=True) for name, value in told.items()}
         dtype = images.dtype
         if self.normalisation is not None and images.is_floating_point():
             images = self.normalisation.undo(images)
-        images, targets = self.policy(images, labels, index=index, group=group)
+        images, targets = self.policy(images, labels, **told)
         if self.normalisation is not None and dtype.is_floating_point:
             images = self.normalisation.redo(images, dtype)
         if self.policy.views:  # the labels of every image that the model will see

@@ -17,6 +17,7 @@ from augkit.plugins import registry
 from augkit.policy import Policy
 from augkit.strategy.build import SIGNALS
 from augkit.strategy.document import load_strategy
+from augkit.strategy.expression import IS_SYNTHETIC
 from augkit.strategy.model import Strategy
 
 MOVING = ("warp", "map", "opaque")
@@ -88,8 +89,10 @@ def refusal(strategy: Strategy) -> str:
     """Why a strategy cannot be a function of images and keys alone; "" if it can."""
     known = {*SIGNALS, *registry().signals}
     asks = sorted(strategy.reads & known) + sorted(strategy.needs)
-    if "index" in strategy.reads or "group" in strategy.reads or "y" in strategy.reads:
+    if strategy.reads & {"y", "index", "group"}:
         return "it looks at each image's class, index or group"
+    if IS_SYNTHETIC in strategy.reads:
+        return "it looks at which images are synthetic"
     if strategy.state or strategy.update:
         return "it learns, and every worker would keep a copy that never changes"
     if strategy.mixes:

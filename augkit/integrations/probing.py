@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,7 +46,7 @@ def attach(
     inner: Any,
     unit: Normalisation | None,
     prefetcher: Any,
-    groups: Tensor | None,
+    companions: Mapping[str, Tensor],
 ) -> None:
     """Read the training images once, as the loader gives them, and attach them and the model.
 
@@ -56,16 +56,20 @@ def attach(
         inner: a DataLoader that gives indices, see `IndexedDataset`.
         unit: how an unprefetched loader normalises.
         prefetcher: timm's prefetching loader, if it is one.
-        groups: [samples] int64 group of each sample.
+        companions: `group` and `is_synthetic` of each sample, [samples], as far as they are known.
     """
-    pool = read_pool(inner, unit, policy.seed, groups)
+    pool = read_pool(inner, unit, policy.seed, companions)
     if pool.note:
         logger.warning(f"{pool.note}; for another choice call policy.attach_model before wrap")
     policy.attach_model(model, pool, _prepare(unit, prefetcher))
 
 
 def read_pool(
-    inner: Any, unit: Normalisation | None, seed: int, groups: Tensor | None = None, max_bytes: int = MAX_BYTES
+    inner: Any,
+    unit: Normalisation | None,
+    seed: int,
+    companions: Mapping[str, Tensor] | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> ProbePool:
     """The images of a loader's data set behind the loader's own transforms, each drawn once.
 
@@ -88,8 +92,8 @@ def read_pool(
         )
         parts = [_parts(batch, unit) for batch in reader]
     images, labels, index = (torch.cat([part[k] for part in parts]) for k in range(3))
-    group = torch.as_tensor(groups)[index] if groups is not None else None
-    return ProbePool(images, labels, index=index, group=group, of=len(dataset))
+    known = {name: of_each[index] for name, of_each in (companions or {}).items()}
+    return ProbePool(images, labels, index=index, of=len(dataset), **known)
 
 
 def _rows(dataset: Any, most: int, seed: int) -> Tensor:

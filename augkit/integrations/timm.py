@@ -43,6 +43,7 @@ def wrap(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     sample_groups: Sequence[int] | Tensor | None = None,
+    sample_synthetic: Sequence[bool] | Tensor | None = None,
     **load: Any,
 ) -> WrappedLoader:
     """Put a policy between a training loader and the model. The loader given is left as it was.
@@ -59,6 +60,7 @@ def wrap(
         mean: what an unprefetched loader normalises with, in 0..1 units; found by itself in torchvision transforms.
         std: likewise.
         sample_groups: group number of each sample, for documents that use groups.
+        sample_synthetic: whether each sample was generated, for documents that read `is_synthetic`.
 
     Raises:
         InputError, DataError, DocumentError, StateError: loader, labels, document or state file do not fit.
@@ -74,12 +76,13 @@ def wrap(
             raise InputError(f"{', '.join(sorted(load))}: give these to Policy.load, the policy is loaded already")
     else:
         policy = _load(policy, dataset, model, load)
-    _check_fit(policy, dataset, model, sample_groups, gives_indices(inner), prefetching)
+    companions = _companions(sample_groups, sample_synthetic)
+    _check_fit(policy, dataset, model, companions, gives_indices(inner), prefetching)
     check_probes(policy, model, gives_indices(inner))
     if base == "policy":
         dataset = without_chance(dataset)
     unit = _normalisation(found, mean, std) if not prefetching else None
-    return WrappedLoader(loader, inner, dataset, policy, model, unit, state, sample_groups, erase=base == "loader")
+    return WrappedLoader(loader, inner, dataset, policy, model, unit, state, companions, erase=base == "loader")
 
 
 class WrappedLoader:
@@ -99,7 +102,7 @@ class WrappedLoader:
         model: nn.Module | None,
         unit: Normalisation | None,
         state: str | Path | None,
-        groups: Sequence[int] | Tensor | None,
+        companions: Mapping[str, Tensor],
         erase: bool,
     ) -> None:
         self.policy = policy
@@ -121,7 +124,7 @@ class WrappedLoader:
             inner,
             policy,
             indexed=indexed,
-            groups=torch.as_tensor(groups, dtype=torch.int64) if groups is not None else None,
+            companions=companions,
             normalisation=unit,
             prefetcher=outer,
         )
@@ -194,7 +197,7 @@ class WrappedLoader:
         """Make an epoch's probes before the first batch is drawn, which a prefetching loader does on a stream aside."""
         model = self._model() if self._model is not None else None
         if self.policy.asked is None and model is not None:
-            attach(self.policy, model, self._feed.source, self._unit, self._outer, self._feed.groups)
+            attach(self.policy, model, self._feed.source, self._unit, self._outer, self._feed.companions)
         self.policy.begin_epoch()
 
     def _begin(self) -> None:
@@ -306,8 +309,30 @@ def _load(source: Any, dataset: Any, model: nn.Module | None, load: dict[str, An
         raise
 
 
+_COMPANIONS = {
+    "group": ("sample_groups", "the group of each sample"),
+    "is_synthetic": ("sample_synthetic", "a truth value for each sample"),
+}
+"""What a policy may be told of each image: the argument of `wrap`, and what that holds."""
+
+
+def _companions(groups: Any, synthetic: Any) -> dict[str, Tensor]:
+    """What is known of each sample by the policy's name for it: `group` [S] int64, `is_synthetic` [S] bool."""
+    told: dict[str, Tensor] = {}
+    if groups is not None:
+        told["group"] = torch.as_tensor(groups, dtype=torch.int64)
+    if synthetic is not None:
+        told["is_synthetic"] = torch.as_tensor(synthetic, dtype=torch.bool)
+    return told
+
+
 def _check_fit(
-    policy: Policy, dataset: Any, model: nn.Module | None, groups: Any, indexed: bool, prefetching: bool
+    policy: Policy,
+    dataset: Any,
+    model: nn.Module | None,
+    companions: Mapping[str, Tensor],
+    indexed: bool,
+    prefetching: bool,
 ) -> None:
     name, answers = policy.strategy.name, classes_of(model)
     cares = policy.strategy.mixes or "observe" in policy.needs
@@ -318,12 +343,12 @@ def _check_fit(
         )
     if "index" in policy.needs and not indexed:
         raise InputError(f'strategy "{name}" uses `index`, which this loader cannot give; use a map-style data set')
-    if "group" in policy.needs and (groups is None or not indexed):
-        raise InputError(
-            f'strategy "{name}" uses `group`: pass sample_groups=, the group of each sample of a map-style data set'
-        )
-    if groups is not None and indexed and len(groups) != len(dataset):
-        raise InputError(f"sample_groups has {len(groups)} entries but the data set {len(dataset)} samples")
+    for read, (argument, what) in _COMPANIONS.items():
+        if read in policy.needs and (read not in companions or not indexed):
+            raise InputError(f'strategy "{name}" uses `{read}`: pass {argument}=, {what} of a map-style data set')
+        if read in companions and indexed and len(companions[read]) != len(dataset):
+            told = f"{argument} has {len(companions[read])} entries but the data set {len(dataset)} samples"
+            raise InputError(told)
     if prefetching and policy.out is not None:
         raise InputError("timm's prefetching loader normalises; load the policy without out=")
 

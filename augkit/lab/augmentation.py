@@ -142,11 +142,10 @@ def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.d
 def probe_pool(split: Split, seed: int, max_bytes: int = MAX_BYTES) -> ProbePool:
     """The training images for probes: those that are held on the device anyway, or as many as there is room for."""
     if split.held is not None:
-        return ProbePool(split.held, split.labels, group=split.groups)
+        return ProbePool(split.held, split.labels, group=split.groups, is_synthetic=split.is_synthetic)
     rows = rows_within(split.labels.cpu(), max(1, max_bytes // (3 * split.size**2)), seed).to(split.labels.device)
     images = torch.cat(list(split.batches(rows.split(256))))
-    groups = None if split.groups is None else split.groups[rows]
-    return ProbePool(images, split.labels[rows], index=rows, group=groups, of=len(split))
+    return ProbePool(images, split.labels[rows], **split.companions(rows), of=len(split))
 
 
 def own_operators(policy: Policy) -> list[int]:

@@ -39,13 +39,16 @@ class Split:
     size: int
     groups: Tensor | None = None
     """[N] int64, on the device: the group of each image, if the source says so."""
+    is_synthetic: Tensor | None = None
+    """[N] bool, on the device, of training images."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def companions(self, where: Tensor) -> dict[str, Tensor]:
-        """What a policy is told of the images at some positions [B] beside their labels: `index`, perhaps `group`."""
-        return {"index": where} if self.groups is None else {"index": where, "group": self.groups[where]}
+        """What a policy is told of the images at some positions [B] beside their labels, by name."""
+        told = {"group": self.groups, "is_synthetic": self.is_synthetic}
+        return {"index": where, **{name: known[where] for name, known in told.items() if known is not None}}
 
     def batches(self, positions: Sequence[Tensor]) -> Iterator[Tensor]:
         """Images [B, 3, H, W] uint8 on the device for each batch of positions ([B] int64 on the device)."""
@@ -151,7 +154,8 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
     own = split("val", None) if "val" in source.splits else None
     val = split("train", chosen.val) if chosen.val is not None else own
     test = split("train", chosen.test) if chosen.test is not None else split("test", None)
-    train, names = split("train", rows), source.class_names
+    train = replace(split("train", rows), is_synthetic=torch.from_numpy(marks[rows]).to(device))
+    names = source.class_names
     return Data(train, val, test, names, torch.from_numpy(counts), digest, marks[rows], source.group_names, added)
 
 

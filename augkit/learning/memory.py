@@ -86,6 +86,11 @@ class Memory:
                 if rule.at == at:
                     self._run_rule(bound, rule, f"update[{number}]", at, epoch)
 
+    def complaint(self, epoch: int) -> str:
+        """How often the document divided by zero so far, in words; empty if it did not."""
+        count, name = int(self.divisions), self.program.root.strategy.name
+        return f'strategy "{name}" divided by zero {count} times (each gave 0) by epoch {epoch}' if count else ""
+
     def _run_rule(self, bound: Bound, rule: Any, path: str, at: str, epoch: int) -> None:
         typed = bound.strategy.typed
         values = dict(self.values[bound.path])

@@ -18,6 +18,7 @@ class ProbePool:
         labels: [N] int64 class of each.
         index: [N] int64 position of each in the data set; in order unless said.
         group: [N] int64 group of each, for documents that use groups.
+        is_synthetic: [N] bool, for documents that read it.
         of: how many training images there are, if these are not all of them.
     """
 
@@ -28,6 +29,7 @@ class ProbePool:
         *,
         index: Tensor | None = None,
         group: Tensor | None = None,
+        is_synthetic: Tensor | None = None,
         of: int | None = None,
     ) -> None:
         if images.ndim != 4 or images.dtype != torch.uint8:
@@ -40,6 +42,7 @@ class ProbePool:
         device = images.device
         self.index = torch.arange(len(images), device=device) if index is None else index.long()
         self.group = group.long() if group is not None else None
+        self.is_synthetic = is_synthetic.long() if is_synthetic is not None else None
         self.of = len(images) if of is None else of
         self.order = torch.argsort(self.labels.to(device), stable=True)
         self.counts = torch.bincount(self.labels.to(device))
@@ -71,7 +74,7 @@ class ProbePool:
 
     def to(self, device: torch.device) -> ProbePool:
         """Move everything; returns the pool."""
-        for name in ("images", "labels", "index", "group", "order", "counts"):
+        for name in ("images", "labels", "index", "group", "is_synthetic", "order", "counts"):
             value = getattr(self, name)
             setattr(self, name, None if value is None else value.to(device))
         return self

@@ -181,8 +181,9 @@ def _plan(
     """What happens to some of a probe's images: all around the strategy as in training, its own steps the probe's."""
     program = memory.program
     indices = {"y": classes, "index": asked.pool.index[rows]}
-    if asked.pool.group is not None:
-        indices["group"] = asked.pool.group[rows]
+    for known, of_each in (("group", asked.pool.group), ("is_synthetic", asked.pool.is_synthetic)):
+        if of_each is not None:
+            indices[known] = of_each[rows]
     own = {**memory.values[bound.path], LEVEL: levels.float()}
     values = {**memory.values, bound.path: own}
     bank.begin(keys)

@@ -113,6 +113,13 @@ class Statistics:
         self.sums = {name: torch.zeros_like(value) for name, value in self.sums.items()}
         self.drawn = self.observed = self.observed_val = 0
 
+    def restart(self) -> None:
+        """Begin the epoch under way anew; counts of validation stay."""
+        validated, kept = self.observed_val, {n: v for n, v in self.sums.items() if n.startswith("val_")}
+        self.reset()
+        self.observed_val = validated
+        self.sums |= kept
+
     def state_dict(self) -> dict[str, Any]:
         """Counts on the CPU."""
         sums = {name: value.to("cpu", copy=True) for name, value in self.sums.items()}

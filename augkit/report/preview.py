@@ -28,9 +28,11 @@ class Samples:
 
 def picture(policy: Policy, samples: Samples) -> Image.Image:
     """Augment the samples and lay them out: before above after, number and class on top, the plan's words below."""
-    group = torch.zeros_like(samples.targets) if "group" in policy.needs else None
+    companions = {name: torch.zeros_like(samples.targets) for name in ("group",) if name in policy.needs}
+    if "is_synthetic" in policy.needs:
+        companions["is_synthetic"] = samples.index % 2 == 1  # every other image, so that both kinds are shown
     policy.began |= "model" in policy.needs  # there is no model to ask: state stays as it begins
-    plan = policy.plan(samples.targets, index=samples.index, group=group, images=samples.images)
+    plan = policy.plan(samples.targets, index=samples.index, images=samples.images, **companions)
     results, _ = policy.apply(samples.images, plan)
     fonts = ImageFont.load_default(12), ImageFont.load_default(15)
     count, views = len(samples.images), policy.views or ("",)

@@ -8,7 +8,7 @@ from typing import Any
 
 from augkit.registry import Registry
 from augkit.strategy.draft import Context, Draft, fill
-from augkit.strategy.expression import AXES, INDEXES, RESULTS, WORDS
+from augkit.strategy.expression import AXES, OF_AN_IMAGE, RESULTS, WORDS
 from augkit.strategy.functions import FUNCTIONS
 from augkit.strategy.labels import KEPT
 from augkit.strategy.model import STATE_AXES, Image, Rule, State
@@ -56,7 +56,7 @@ _TITLE_RULE = "a name has 1 to 100 ASCII letters A-Z a-z, digits 0-9, _ - and .,
 
 def reserved(registry: Registry) -> set[str]:
     """Names that no document may give to something of its own."""
-    return {*AXES, *INDEXES, KEPT, *WORDS, *SIGNALS, *FUNCTIONS, *registry.signals}
+    return {*AXES, *OF_AN_IMAGE, KEPT, *WORDS, *SIGNALS, *FUNCTIONS, *registry.signals}
 
 
 class Builder:

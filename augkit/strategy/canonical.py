@@ -104,8 +104,8 @@ class _Writer:
         if isinstance(mix, OneOfMix):
             ways = [{"weight": self.value(way.weight), "mix": self.mix(way.mix)} for way in mix.alternatives]
             return {"alternatives": ways}
-        form = self.fields(mix)
-        return form if mix.label is not None else {name: value for name, value in form.items() if name != "label"}
+        unsaid = {name for name in ("label", "across") if getattr(mix, name) is None}  # younger than hashes out there
+        return {name: value for name, value in self.fields(mix).items() if name not in unsaid}
 
     def step(self, step: Step) -> dict[str, Any]:
         if isinstance(step, OperatorStep):

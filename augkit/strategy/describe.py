@@ -30,6 +30,7 @@ _NEEDS = {
     "epochs": "the planned number of epochs",
     "index": "each image's index in the data set",
     "group": "each image's group",
+    "is_synthetic": "which images are synthetic",
     "pool": "a pool of training images",
     "model": "the model itself (attach_model)",
     "observe": "the model's answers (observe)",
@@ -223,6 +224,8 @@ def _mix(strategy: Strategy, mix: MixStep | OneOfMix, path: str) -> str:
     path = f"{path}.{mix.kind}"
     partner = "an image of the pool" if mix.partner == "pool" else "another of its batch"
     partner = "three others of its batch" if mix.kind == "mosaic" else partner
+    sides = {"synthetic": ", synthetic ones with real ones", "group": " from other groups"}
+    partner += sides[mix.across] if mix.across is not None else ""
     weights = f", partners weighted by {mix.weights}" if mix.weights is not None else ""
     alpha = _said(mix.alpha, typed[f"{path}.alpha"])
     share = f", shares from beta({alpha}, {alpha})"

@@ -37,7 +37,7 @@ class Environment(Protocol):
         """[*sizes of axes, count] float32 in [0, 1)."""
 
     def index(self, name: str) -> Tensor:
-        """`y`, `index`, `group` or `partner` of each image: [B] int64."""
+        """`y`, `index`, `group`, `partner` or `is_synthetic` of each image: [B] int64."""
 
     def count_division_by_zero(self, where: Tensor) -> None:
         """Remember how often something was divided by zero, without a synchronisation."""

@@ -27,6 +27,10 @@ AXES = ("batch", "branches", "picks", "samples", "groups", "classes", "levels", 
 """Every named axis, in the order of a value's dims."""
 
 INDEXES = ("y", "index", "group", "partner")
+"""Numbers of an image that are a position along an axis."""
+IS_SYNTHETIC = "is_synthetic"
+OF_AN_IMAGE = (*INDEXES, IS_SYNTHETIC)
+"""Every name that belongs to one image; the last is 0 or 1."""
 RESULTS = ("correct", "drawn", "level")
 """What may follow the name of a probe and a dot."""
 WORDS = ("and", "or", "not")

@@ -63,6 +63,10 @@ class Mixes:
         said = body if isinstance(body, dict) else {}
         if name == "mosaic" and said.get("partner") == "pool":
             self.problems.add((*inner, "partner"), "a mosaic takes its partners from the batch; leave partner out")
+        if "across" in said and said.get("partner") == "pool":
+            self.problems.add(
+                (*inner, "across"), "a pool does not know its images' sides; leave partner: pool or across out"
+            )
         if name == "mosaic" and "share" in said:
             self.problems.add((*inner, "share"), "a mosaic draws where its four images meet; say alpha instead")
         if name == "mosaic" and "label" in said:

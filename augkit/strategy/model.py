@@ -187,6 +187,11 @@ class MixStep(Model):
         None, description="0..1, the weight of the image's own label; `kept`, what shows of the image, unless said"
     )
     partner: Literal["batch", "pool"] = Field("batch", description="where partners come from")
+    across: Literal["synthetic", "group"] | None = Field(
+        None,
+        description="partners only from the other side: `synthetic` pairs synthetic images with real ones, `group`"
+        " images of different groups; an image without such a partner in its batch stays as it is",
+    )
     weights: Expr | None = Field(
         None, description="relative weight of an image of each class as a partner; alike by default"
     )
@@ -284,12 +289,14 @@ class Strategy(Model):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What must be given to run it, out of class_counts, epochs, index, group, pool, model, observe, val."""
+        """What must be given to run it, out of class_counts, epochs, index, group, is_synthetic, pool, model, observe,
+        val."""
         return self._facts.needs
 
     @property
     def reads(self) -> frozenset[str]:
-        """Every name its expressions and those of the strategies it uses read: signals, state, y, index, group."""
+        """Every name its expressions and those of the strategies it uses read: signals, state, `y`, `index`, `group`,
+        `is_synthetic`."""
         return self._facts.reads
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from augkit.registry import Registry
 from augkit.strategy.draft import Draft
+from augkit.strategy.expression import IS_SYNTHETIC
 from augkit.strategy.model import BatchStep, MixStep, OneOfMix, OneOfStep, Step, Strategy, UseStep, step_lists
 from augkit.strategy.typing import Typed
 
@@ -47,12 +48,13 @@ def needs_of(draft: Draft, typed: Mapping[str, Typed], registry: Registry) -> fr
     axes: set[str] = {axis for spec in draft.state.values() for axis in spec.axes}
     axes |= {axis for one in typed.values() for part in one.parts for axis in (*part.axes, part.axis)}
     asking = [name for name, probe in draft.probes.items() if probe.level is None]
-    asks = bool(asking)
+    asks, sides = bool(asking), {mix.across for mix in mixes_of(draft.pipeline)}
     found = {
         "class_counts": own & {"class_count", "class_rank"},
         "epochs": "epochs" in own,
         "index": "samples" in axes or "index" in own,
-        "group": "groups" in axes or "group" in own,
+        "group": "groups" in axes or "group" in own or "group" in sides,
+        IS_SYNTHETIC: IS_SYNTHETIC in own or "synthetic" in sides,
         "pool": asks or any(mix.partner == "pool" for mix in mixes_of(draft.pipeline)),
         "model": asks,
         "observe": own & {"correct", "seen", "loss", *registry.signals} or len(asking) < len(draft.probes),

@@ -15,7 +15,8 @@ from augkit.errors import ExpressionError, nearest
 from augkit.strategy.calls import call_form, check_ragged, check_ranges, range_text
 from augkit.strategy.expression import (
     AXES,
-    INDEXES,
+    IS_SYNTHETIC,
+    OF_AN_IMAGE,
     Binary,
     Call,
     Index,
@@ -65,7 +66,7 @@ class Scope:
     axes: frozenset[str] = frozenset(AXES)
     """Axes that exist for this document."""
     indices: bool = False
-    """Whether there is an image, with its own `y`, `index` and `group`; `partner` where it is not hidden."""
+    """Whether there is an image, with `y`, `index`, `group` and `is_synthetic`; `partner` where it is not hidden."""
     random: bool = True
     """Whether random calls are allowed."""
     along: str = ""
@@ -79,7 +80,8 @@ class Typed:
     """An expression that was checked. Its value has exactly `axes` as dims, in canonical order."""
 
     kind: str
-    """`number`, `name`, `image` (a bare y, index, group or partner), `index`, or `call` (operators are calls too)."""
+    """`number`, `name`, `image` (a bare y, index, group, partner or is_synthetic), `index`, or `call` (operators are
+    calls too)."""
     name: str
     """Of the name, the index, the operator or the function."""
     axes: Axes
@@ -108,7 +110,7 @@ class Typed:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names it reads while things run, `y`, `index`, `group` and `partner` included; not params."""
+        """The names it reads while things run, `y`, `group` and the like included; not params."""
         return frozenset(part.name for part in self.parts if part.kind in ("name", "image", "index"))
 
     @property
@@ -196,9 +198,9 @@ class _Checker:
 
     def name(self, node: Name) -> Typed:
         scope = self.scope
-        if node.name in INDEXES:
+        if node.name in OF_AN_IMAGE:
             self.need_image(node.name, node.column)
-            return Typed("image", node.name, ("batch",), 0.0, ANY[1])
+            return Typed("image", node.name, ("batch",), 0.0, 1.0 if node.name == IS_SYNTHETIC else ANY[1])
         if node.name in scope.names:
             axes, probes = ordered(scope.names[node.name]), scope.probes.get(node.name, ())
             return Typed("name", node.name, axes, *scope.ranges.get(node.name, ANY), probes=probes)
@@ -209,7 +211,7 @@ class _Checker:
         if node.name in FUNCTIONS and node.name not in scope.names:
             signature = FUNCTIONS[node.name].signature
             raise ExpressionError(f"`{node.name}` is a function: {signature}", column=node.column)
-        indices = {*INDEXES} - {*scope.hidden} if scope.indices else set()
+        indices = {*OF_AN_IMAGE} - {*scope.hidden} if scope.indices else set()
         known = {*scope.names, *scope.constants, *indices}
         raise ExpressionError(f'there is no name "{node.name[:60]}".{_hint(node.name, known)}', column=node.column)
 
