@@ -108,7 +108,7 @@ def open_prompts(file: Path | None, template: str | None = None, negative: str |
     Raises:
         DataError: the file cannot be read or holds something else, or nothing is known of a placeholder.
     """
-    found = _read(file) if file is not None else {}
+    found = read_fields(file) if file is not None else {}
     place = None if file is None else str(file)
     values = {name: _values(f"values.{name}", one, place) for name, one in _mapping("values", found, place).items()}
     names = {key: _text(f"names.{key}", one, place) for key, one in _mapping("names", found, place).items()}
@@ -126,7 +126,12 @@ def open_prompts(file: Path | None, template: str | None = None, negative: str |
     return prompts
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_fields(file: Path) -> dict[str, Any]:
+    """The fields of a prompts file as they are written, every scalar as text.
+
+    Raises:
+        DataError: it cannot be read, or has other fields.
+    """
     try:
         raw = file.expanduser().read_bytes()
         if len(raw) > MOST_BYTES:

@@ -9,6 +9,7 @@ import typer
 
 from augkit_diffusion.listing_command import sources
 from augkit_diffusion.make_command import make
+from augkit_diffusion.modifiers_command import modifiers
 from augkit_diffusion.plan_command import plan
 
 app = typer.Typer(
@@ -25,4 +26,5 @@ for verb in ("filter", "look"):
         function = getattr(import_module(f"augkit_diffusion.{verb}_command"), verb, None)
         if function is not None:
             app.command(name=verb)(function)
+app.command()(modifiers)
 app.command()(sources)
