@@ -1,4 +1,4 @@
-"""Synthetic images in a recipe: how they join the training images, how an epoch mixes them in, what is told of them."""
+"""Synthetic images in a recipe: how they join the training images, and how a recipe says it."""
 
 from __future__ import annotations
 
@@ -9,78 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from scipy.stats import chisquare
-from torch import Tensor
+from synthetic_parts import BLUE, is_made, write_archive_and_store, write_npz, write_store
 
-from augkit.errors import DataError, DocumentError, StateError
-from augkit.lab import epochs, samplers
-from augkit.lab.course import counts_of
-from augkit.lab.data import Data, load
-from augkit.lab.epochs import Part, Sampler
-from augkit.lab.loop import Training, prepare, train_epoch
+from augkit.errors import DataError, DocumentError
+from augkit.lab.data import load
 from augkit.lab.ratios import ratio
-from augkit.lab.recipe import Recipe, load_recipe, read_recipe
+from augkit.lab.recipe import load_recipe, read_recipe
 from augkit.lab.recipe_parts import DataRecipe, SourcesRecipe
-from augkit.lab.run import train
 from augkit.registry import Registry
-
-GREY = 200
-"""Every image of a store here has this blue, which no real one has."""
-TOLD = ("epochs=2", "data.image_size=16", "threads=1", "base={}", "data.imbalance=null")
-
-
-def write_store(root: Path, counts: dict[str, int], *, within: str = "train", prefix: str = "") -> Path:
-    for number, (name, count) in enumerate(counts.items()):
-        (root / within / name).mkdir(parents=True)
-        for i in range(count):
-            path = root / within / name / f"{prefix}{i:06d}.png"
-            Image.new("RGB", (20, 20), (40 * number, i, GREY)).save(path)
-    return root
-
-
-def write_npz(path: Path, **changes: Any) -> Path:
-    """60 real images of three classes a, b, c; 30, 12 and 6 of them to train on, 4 each to test on."""
-    random = np.random.RandomState(0)
-    arrays: dict[str, Any] = {
-        "train_images": random.randint(0, GREY, (48, 16, 16, 3), np.uint8),
-        "train_labels": np.repeat(np.arange(3), [30, 12, 6]),
-        "test_images": random.randint(0, GREY, (12, 16, 16, 3), np.uint8),
-        "test_labels": np.arange(12) % 3,
-        "class_names": np.array(["a", "b", "c"]),
-    }
-    np.savez(path, **{name: value for name, value in (arrays | changes).items() if value is not None})
-    return path
 
 
 @pytest.fixture
 def npz(tmp_path: Path) -> Path:
-    return write_npz(tmp_path / "data.npz")
+    return write_archive_and_store(tmp_path)[0]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    root = write_store(tmp_path / "synth", {"b": 18, "c": 24})
-    (root / "rejected" / "a").mkdir(parents=True)
-    (root / "rejected" / "a" / "000000.png").write_bytes(b"no image")
-    return root
-
-
-def recipe_of(registry: Registry, npz: Path, *told: str) -> Recipe:
-    return load_recipe("demo", registry, [*TOLD, f"data.source={npz}", *told])
-
-
-def begun(registry: Registry, npz: Path, *told: str) -> Training:
-    recipe = recipe_of(registry, npz, *told)
-    return prepare(recipe, load(recipe.data, sources=recipe.sources), registry, torch.device("cpu"))
-
-
-def is_made(data: Data) -> list[bool]:
-    """What the images themselves say."""
-    assert data.train.held is not None
-    return (data.train.held[:, 2] == GREY).all(dim=(1, 2)).tolist()
+def store(npz: Path) -> Path:
+    return npz.parent / "synth"
 
 
 # -- joining --------------------------------------------------------------------------------------------------------
@@ -94,7 +40,7 @@ def test_images_of_a_store_join_the_training_images(npz: Path, store: Path, memo
     assert data.synthetic.tolist() == [False] * 48 + [True] * 42
     images = torch.cat(list(data.train.batches([torch.arange(90)])))
     assert plain.train.held is not None and torch.equal(images[:48], plain.train.held)
-    assert (images[48:, 2] == GREY).all()
+    assert (images[48:, 2] == BLUE).all()
     assert images[48:, 1, 0, 0].tolist() == [*range(18), *range(24)]
     assert data.train.labels.tolist() == [*np.repeat(np.arange(3), [30, 12, 6]), *[1] * 18, *[2] * 24]
     assert len(data.test) == len(plain.test) and data.subset_sha256 == plain.subset_sha256
@@ -121,8 +67,8 @@ def test_held_out_images_are_real(
     npz: Path, store: Path, tmp_path: Path, told: dict[str, Any], split: str | None
 ) -> None:
     marks = np.arange(48) % 3 == 0
-    images = np.random.RandomState(0).randint(0, GREY, (48, 16, 16, 3), np.uint8)
-    images[marks, :, :, 2] = GREY
+    images = np.random.RandomState(0).randint(0, BLUE, (48, 16, 16, 3), np.uint8)
+    images[marks, :, :, 2] = BLUE
     changes: dict[str, Any] = {"train_synthetic": marks, "train_images": images, "train_labels": np.arange(48) // 2 % 3}
     if split is None:
         changes |= {"test_images": None, "test_labels": None}
@@ -130,7 +76,7 @@ def test_held_out_images_are_real(
     data = load(DataRecipe(source=str(source), **told), sources=SourcesRecipe(folder=str(store)))
     assert is_made(data) == data.synthetic.tolist() and data.synthetic.sum() == 16 + 42
     for held in (data.val, data.test):
-        assert held is None or (held.held is not None and not (held.held[:, 2] == GREY).all(dim=(1, 2)).any())
+        assert held is None or (held.held is not None and not (held.held[:, 2] == BLUE).all(dim=(1, 2)).any())
 
 
 def test_imbalance_counts_real_images_only(store: Path, tmp_path: Path) -> None:
@@ -219,169 +165,3 @@ def test_recipes_with_and_without_sources(registry: Registry, store: Path, tmp_p
     assert mine.sources is not None and mine.sources.folder == str(store / "train")
     (tmp_path / "resolved.yaml").write_text(json.dumps(mine.model_dump(mode="json")))
     assert read_recipe(tmp_path / "resolved.yaml").hash == mine.hash
-
-
-# -- epochs ---------------------------------------------------------------------------------------------------------
-
-counts_ = st.lists(st.integers(0, 12), min_size=4, max_size=4)
-
-
-def part(counts: list[int], first: int = 0, grouped: bool = False) -> Part:
-    """Two classes in two groups, or four classes."""
-    cells = np.repeat(np.arange(4), counts)
-    rows = np.arange(first, first + len(cells))
-    return Part(rows, cells // 2, cells % 2, 2, 2) if grouped else Part(rows, cells, None, 4)
-
-
-def sampler(name: str, seed: int, begin: int) -> Sampler:
-    def draw(counts: Tensor, *, group_counts: Tensor | None, epoch: int) -> Tensor:
-        return samplers.SAMPLERS[name](counts)
-
-    return Sampler(name, draw, seed, begin)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    counts_.filter(any),
-    counts_.filter(any),
-    st.sampled_from(["uniform", "class_balanced", "square_root"]),
-    st.lists(st.floats(0, 1), min_size=6, max_size=6),
-    st.integers(0, 2**62),
-    st.integers(0, 50),
-)
-def test_laws_of_shares(
-    real: list[int], made: list[int], name: str, shares: list[float], seed: int, begin: int
-) -> None:
-    ours, theirs = part(real), part(made, first=100)
-    size, drawn = len(ours) + len(theirs), sampler(name, seed, begin)
-    met = np.zeros(200, np.int64)
-    for local, share in enumerate(shares):
-        rows = epochs.blended(ours, theirs, drawn, shares.__getitem__, begin + local)
-        assert len(rows) == size and (rows >= 100).sum() == round(share * size)  # exact, to the image
-        again = epochs.blended(ours, theirs, drawn, shares.__getitem__, begin + local)
-        assert rows.tolist() == again.tolist()
-        met += np.bincount(rows, minlength=200)
-        for one in (ours, theirs):  # no image comes again before all of its class have come
-            for label in np.unique(one.labels):
-                own = met[one.rows[one.labels == label]]
-                assert own.max() - own.min() <= 1
-
-
-@given(counts_.filter(any), counts_, st.floats(0, 1), st.booleans(), st.integers(0, 2**62), st.integers(0, 500))
-def test_laws_of_replacing(
-    real: list[int], made: list[int], chance: float, grouped: bool, seed: int, epoch: int
-) -> None:
-    ours, theirs = part(real, 0, grouped), part(made, 100, grouped)
-    rows = np.random.default_rng(seed % 1000).permutation(ours.rows)
-    found = epochs.replaced(rows, ours, theirs, chance, seed, epoch)
-    assert len(found) == len(rows)
-    there = {
-        row: cell for one in (ours, theirs) for row, cell in zip(one.rows.tolist(), one.cells.tolist(), strict=True)
-    }
-    assert [there[row] for row in found] == [there[row] for row in rows]
-    kept = found < 100
-    assert (found[kept] == rows[kept]).all()
-    if chance == 0:
-        assert kept.all()
-    if chance == 1:
-        assert {there[row] for row in found[kept]} <= {cell for cell in range(4) if not made[cell]}
-
-
-def test_replacements_are_uniform_over_the_class() -> None:
-    ours, theirs = part([40, 30, 20, 0]), part([7, 3, 0, 5], first=100)
-    times, met = 400, np.zeros(115, np.int64)
-    for epoch in range(times):
-        met += np.bincount(epochs.replaced(ours.rows, ours, theirs, 0.4, 11, epoch), minlength=115)
-    for first, last, real in ((100, 107, 40), (107, 110, 30)):
-        rate = met[first:last].sum() / (times * real)
-        assert rate == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / (times * real)))
-        assert chisquare(met[first:last]).pvalue > 1e-3
-    assert (met[70:90] == times).all() and not met[110:].any()
-
-
-def test_a_share_of_nothing_but_one_kind() -> None:
-    real, made = part([3, 2, 0, 1]), part([0, 9, 4, 0], first=100)
-    for share, low, high in ((0.0, 0, 100), (1.0, 100, 200)):
-        rows = epochs.blended(real, made, sampler("uniform", 1, 0), ([share] * 8).__getitem__, 7)
-        assert len(rows) == 19 and ((rows >= low) & (rows < high)).all()
-
-
-# -- training -------------------------------------------------------------------------------------------------------
-
-
-def test_stages_know_the_counts_of_their_images(npz: Path, store: Path, registry: Registry) -> None:
-    stages = "stages=[train, {finetune_head: {data: real}}, {finetune_head: {data: real, balance: classes}}]"
-    run = begun(registry, npz, f"sources={store}", stages)
-    assert [stage.class_counts.tolist() for stage in run.stages] == [[30, 30, 30], [30, 12, 6], [6, 6, 6]]
-    replacing = begun(registry, npz, f"sources={{folder: {store}, replace: 0.5}}", stages)
-    assert [stage.class_counts.tolist() for stage in replacing.stages] == [[30, 12, 6], [30, 12, 6], [6, 6, 6]]
-    assert [len(stage.spare) for stage in replacing.stages] == [42, 0, 0]
-    assert counts_of(replacing.recipe, replacing.data).tolist() == [30, 12, 6]
-
-
-def test_a_policy_knows_the_counts_of_the_stages_images(npz: Path, store: Path, registry: Registry) -> None:
-    stages = "stages=[{train: {epochs: 1}}, {finetune_head: {data: real, epochs: 1}}]"
-    run = begun(registry, npz, f"sources={store}", stages, "policy=cmo")
-    seen = []
-    for _ in range(2):
-        train_epoch(run)
-        seen.append({path: values["class_count"].tolist() for path, values in run.policy.memory.values.items()})
-    assert [set(map(tuple, of_epoch.values())) for of_epoch in seen] == [{(30, 30, 30)}, {(30, 12, 6)}]
-    resumed = begun(registry, npz, f"sources={store}", stages, "policy=cmo")
-    resumed.load_state_dict(run.state_dict())
-    assert all(values["class_rank"].tolist() == [0, 1, 2] for values in resumed.policy.memory.values.values())
-
-
-def test_what_an_epoch_took_is_told(npz: Path, store: Path, registry: Registry) -> None:
-    for said, wanted, size in (
-        (f"sources={store}", [42 / 90] * 3, 90),
-        (f"sources={{folder: {store}, share: epoch / 2}}", [0, 0.5, 1], 90),
-    ):
-        run = begun(registry, npz, said, "epochs=3", "stages=[train, {finetune_head: {data: real, epochs: 1}}]")
-        told = [train_epoch(run) for _ in range(4)]
-        assert [record["synthetic"] for record in told] == pytest.approx([*wanted, 0])
-        assert [int(torch.as_tensor(e["seen"]).sum()) for e in run.policy.history] == [size] * 3 + [48]
-    run = begun(registry, npz, f"sources={{folder: {store}, replace: 1}}")
-    assert train_epoch(run)["synthetic"] == pytest.approx(18 / 48)  # those of b and c
-    assert "synthetic" not in train_epoch(begun(registry, npz))
-
-
-def test_sources_without_an_image_to_mix_in(npz: Path, registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^sources\.share: there is no synthetic image among the training images"):
-        begun(registry, npz, "sources={share: 0.5}")
-    marked = write_npz(tmp_path / "marked.npz", train_synthetic=np.arange(48) % 4 == 0)
-    assert train_epoch(begun(registry, marked, "sources={share: 0.5}"))["synthetic"] == 0.5
-
-
-@pytest.mark.parametrize("said", ["share: 0.2 + epoch / 10", "replace: 0.5"])
-def test_a_resumed_run_takes_the_same_images(said: str, npz: Path, store: Path, registry: Registry) -> None:
-    told = (f"sources={{folder: {store}, {said}}}", "epochs=4")
-    run = begun(registry, npz, *told)
-    batches = [[where.tolist() for where in run.stage.batches(epoch)] for epoch in range(4)]
-    again = begun(registry, npz, *told)
-    assert [where.tolist() for where in again.stage.batches(3)] == batches[3]
-    assert len({json.dumps(of_epoch) for of_epoch in batches}) == 4
-
-
-@pytest.mark.slow
-def test_whole_runs_on_a_store(npz: Path, store: Path, tmp_path: Path) -> None:
-    told = ["epochs=2", f"data.source={npz}", "data.imbalance=null", "data.image_size=16", "threads=1", "policy=cmo"]
-    told += ["stages=[train, {finetune_head: {data: real, balance: classes, epochs: 1}}]", f"sources={store}"]
-    folder = train("demo", told, tmp_path / "run")
-    rows = [line.split(",") for line in (folder / "per_class.csv").read_text().splitlines()]
-    assert [(row[2], row[3], row[-1]) for row in rows[1:]] == [
-        ("30", "medium", "0"),
-        ("12", "few", "18"),
-        ("6", "few", "24"),
-    ]
-    summary = json.loads((folder / "summary.json").read_text())
-    assert [stage["images"] for stage in summary["stages"]] == [90, 18]
-    assert json.loads((folder / "environment.json").read_text())["images"]["synthetic"] == 42
-    (folder / "summary.json").unlink()
-    train("demo", told, folder, resume=True)
-    (store / "train" / "c" / "000000.png").unlink()
-    (folder / "summary.json").unlink()
-    with pytest.raises(StateError, match=r"begun with other data .*labels_sha256"):
-        train("demo", told, folder, resume=True)
-    with pytest.raises(StateError, match=r"begun with sources"):
-        train("demo", [*told, "sources=null"], folder, resume=True)
