@@ -117,7 +117,7 @@ NO_RESULT = {"--out", "--resume", "--status", "--report", "--against", "--jobs",
 def test_the_command_makes_the_same_search_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names each option that there is, and a search begun by it has the same settings, limits and archive."""
     said = {
-        **{"--evaluations": "28", "--budget-usd": "3.000001", "--budget-tokens": "12345678", "--budget-hours": "5"},
+        **{"--evaluations": "48", "--budget-usd": "3.000001", "--budget-tokens": "12345678", "--budget-hours": "5"},
         **{"--population": "3", "--seed": "7", "--seeds": "3", "--limit-minutes": "2.5", "--limit-memory": "4096"},
         **{"--prompts": str(tmp_path / "own"), "--repairs": "1", "--rendering": "text", "--usd-per-mtok": "0.25,2"},
         **{"--api-base": "http://localhost:1", "--timeout": "12.5"},
