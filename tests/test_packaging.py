@@ -152,6 +152,7 @@ assert 0.1 < white < 0.6, white
 
 OWN_PLUGINS = {
     "augkit-cuda": ("cuda", "cuda_agnostic", "cuda_monotone", "cuda_online"),
+    "augkit-diffusion": ("domain_mixup",),
     "augkit-doda": ("doda", "doda_uniform"),
     "augkit-llm": (),
 }
@@ -188,7 +189,7 @@ def test_our_plugins_build_and_install_beside_augkit(wheel: Path, tmp_path: Path
         for name in names:
             assert run_in(tmp_path, command, "show", name).startswith(f"{name}: ")
         assert listed.count(f'"from": "{distribution} 0.1.0"') == len(names)
-    for verb, option in (("levels", "--state"), ("write", "--llm"), ("search", "--evaluations")):
+    for verb, option in (("levels", "--state"), ("write", "--llm"), ("search", "--evaluations"), ("synth", "plan")):
         assert option in run_in(tmp_path, command, verb, "--help")
 
 

@@ -29,6 +29,7 @@ MAX_USED = 64
 ELSEWHERE = {
     **dict.fromkeys(("cuda", "cuda_monotone", "cuda_online", "cuda_agnostic"), "augkit-cuda"),
     **dict.fromkeys(("doda", "doda_uniform"), "augkit-doda"),
+    "domain_mixup": "augkit-diffusion",
 }
 """Strategies that augkit's own plugins bring, for the message where one is not installed."""
 

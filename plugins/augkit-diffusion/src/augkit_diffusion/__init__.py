@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import augkit
@@ -10,7 +11,12 @@ import augkit
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["augkit_commands", "augkit_sources"]
+__all__ = ["augkit_commands", "augkit_sources", "augkit_strategies"]
+
+
+@augkit.hookimpl
+def augkit_strategies() -> list[Path]:
+    return sorted((Path(__file__).parent / "strategies").glob("*.yaml"))
 
 
 @augkit.hookimpl
