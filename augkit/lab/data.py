@@ -66,7 +66,7 @@ class Split:
 
     def _read(self, where: Tensor, readers: ThreadPoolExecutor) -> Tensor:
         rows = self.rows[where.cpu().numpy()]
-        return torch.stack(list(readers.map(lambda row: _fit(self.reader.read(int(row)), self.size), rows)))
+        return torch.stack(list(readers.map(lambda row: fit(self.reader.read(int(row)), self.size), rows)))
 
 
 @dataclass(frozen=True)
@@ -253,11 +253,11 @@ def _hold(reader: Reader, rows: np.ndarray, size: int) -> Tensor:
     if isinstance(reader, Arrays) and reader.images.shape[1:3] == (size, size):
         return torch.from_numpy(np.ascontiguousarray(reader.images[rows].transpose(0, 3, 1, 2)))
     with ThreadPoolExecutor() as readers:
-        images = list(readers.map(lambda row: _fit(reader.read(int(row)), size), rows))
+        images = list(readers.map(lambda row: fit(reader.read(int(row)), size), rows))
     return torch.stack(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
 
-def _fit(image: np.ndarray, size: int) -> Tensor:
+def fit(image: np.ndarray, size: int) -> Tensor:
     """[H, W, 3] uint8 to [3, size, size]: the shorter side to `size`, then the middle square."""
     height, width = image.shape[:2]
     if (height, width) != (size, size):

@@ -183,7 +183,7 @@ def read(path: Path, size: int) -> Tensor | None:
     """[3, size, size] uint8 of a file, its shorter side fitted and the middle square taken; None if it is broken."""
     from PIL import Image
 
-    from augkit.lab.data import _fit as fit
+    from augkit.lab.data import fit
     from augkit.lab.readers import UNREADABLE
 
     try:

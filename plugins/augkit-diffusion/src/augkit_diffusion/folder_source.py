@@ -53,7 +53,7 @@ class Folder:
 
     def make(self, wishes: Sequence[Wish]) -> list[np.ndarray | None]:
         """The images of files."""
-        from augkit.lab.data import _fit as fit
+        from augkit.lab.data import fit
         from augkit.lab.readers import Files
 
         files = Files([self._file(wish) for wish in wishes], np.array([wish.label for wish in wishes]))

@@ -142,7 +142,7 @@ class Sd:
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:
     """[size, size, 3] uint8: resized with antialiasing and cropped to the middle, as images of the data are."""
-    from augkit.lab.data import _fit as fit
+    from augkit.lab.data import fit
 
     if image.shape[:2] == (size, size):
         return image

@@ -95,7 +95,7 @@ class Translate(Sd):
         """The real image that a wish begins with, as large as the pipeline makes them."""
         from PIL import Image
 
-        from augkit.lab.data import _fit as fit
+        from augkit.lab.data import fit
 
         split, row = self.context.data.train, self.complete(wish).row if wish.row is None else wish.row
         found = fit(split.reader.read(int(split.rows[row])), self.made_at)
