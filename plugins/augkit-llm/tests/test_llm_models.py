@@ -196,7 +196,19 @@ def test_a_transcript_answers_by_key_then_in_order_and_runs_out(tmp_path: Path) 
             ask(key)
 
 
-@pytest.mark.parametrize(("line", "told"), [("{", "no JSON"), ("[]", "an object"), ("{}", "text or error")])
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "no JSON"),
+        ("[]", "an object"),
+        ("{}", "text or error"),
+        ('{"text": "b", "usd": "free"}', 'usd is a number from 0, not "free"'),
+        ('{"text": "b", "usd": NaN}', "usd is a number from 0, not NaN"),
+        ('{"text": "b", "prompt_tokens": null}', "prompt_tokens is a whole number from 0, not null"),
+        ('{"text": "b", "completion_tokens": 1.5}', "completion_tokens is a whole number from 0, not 1.5"),
+        ('{"text": "b", "seconds": -1}', "seconds is a number from 0, not -1"),
+    ],
+)
 def test_a_transcript_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, line: str, told: str) -> None:
     (tmp_path / "t.jsonl").write_text('{"text": "a"}\n' + line)
     with pytest.raises(ModelError, match=rf"t\.jsonl:2: .*{told}"):

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from augkit_llm.archive import FILE, Archive
-from augkit_llm.budget import Budget
+from augkit_llm.budget import Budget, StopError
 from augkit_llm.cascade import Place, scores_of
 from augkit_llm.evaluate import Stage
-from augkit_llm.opening import settle
+from augkit_llm.limits import misfit
+from augkit_llm.opening import resumed, settle
 from augkit_llm.records import (
     DUPLICATE,
     FAILED,
@@ -40,6 +41,7 @@ from llm_search_parts import (
     go_on,
     many_replies,
     new,
+    quiet,
     recipe,
     reply,
     settings,
@@ -156,8 +158,22 @@ def test_a_control_that_cannot_be_trained_ends_the_search_and_is_tried_again(
         searched(tmp_path, "none", Budget(evaluations=60), 2)
     monkeypatch.setattr(llm_search_parts, "HEIGHTS", heights)
     monkeypatch.setattr(llm_search_parts, "landscape", lambda **said: {"reward": 0.5, "standard_error": 0.01})
-    assert go_on(tmp_path / "found").archive is not None
+    assert dump(tmp_path / "found")["stop"][0] == "control failed"
+    assert go_on(tmp_path / "found", minutes=7, memory=900).cascade.place == Place(minutes=7, memory=900)
     assert set(fates(tmp_path).values()) <= set(FATES)
+
+
+@pytest.mark.parametrize("base", [[{"random_crop": {}}], []])
+def test_chance_fills_as_the_base_of_its_recipe_wants_it(tmp_path: Path, base: list[object]) -> None:
+    with new(tmp_path / "found", settings(tmp_path, ["none"]), Budget(hours=1)) as search:
+        proposer = search.proposer
+        base_of = proposer.recipe.base.model_copy(update={"before": base, "after": []})
+        proposer.recipe = proposer.recipe.model_copy(update={"base": base_of})
+        nothing = search._barrier(0)
+        made = [proposer._proposed(proposer.draw(0, slot, nothing), nothing).document or {} for slot in range(40)]
+        assert any("image" in one for one in made)
+        assert all(misfit(one, proposer.recipe, proposer.registry) is None for one in made)
+        assert any(one.get("image", {}).get("fill", "black") != "black" for one in made) == (not base)
 
 
 # replies
@@ -204,7 +220,7 @@ def test_generations_of_nothing_new_end_the_search(tmp_path: Path) -> None:
 # budgets
 
 
-@pytest.mark.parametrize("usd", [0.0, 0.005, 0.055, 0.2])
+@pytest.mark.parametrize("usd", [0.01, 0.055, 0.2])
 def test_money_is_never_exceeded_and_what_was_paid_is_trained(tmp_path: Path, usd: float) -> None:
     model = transcript(tmp_path / "t.jsonl", many_replies(12, 3))
     searched(tmp_path, model, Budget(evaluations=500, usd=usd), 3)
@@ -224,14 +240,28 @@ def test_tokens_are_never_exceeded(tmp_path: Path) -> None:
     archive.close()
 
 
-@pytest.mark.parametrize("evaluations", [1, CONTROLS, CONTROLS + 6, 40, 61])
+@pytest.mark.parametrize("evaluations", [CONTROLS + 6, 40, 61])
 def test_evaluations_are_never_exceeded(tmp_path: Path, evaluations: int) -> None:
     search = searched(tmp_path, transcript(tmp_path / "t.jsonl", many_replies(9, 4)), Budget(evaluations=evaluations))
     found = dump(tmp_path / "found")
     assert len(found["evaluations"]) <= evaluations
     assert found["stop"] == ("evaluations", len(found["evaluations"]))
-    assert len(found["evaluations"]) == 0 or evaluations >= CONTROLS + 6
+    assert found["evaluations"]
     assert search.budget == Budget(evaluations=evaluations)
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (Budget(evaluations=CONTROLS + 5), "25 evaluations are too few: the controls take 20 and one strategy 6; give"),
+        (Budget(evaluations=60, usd=0.005), "0.005 USD are too little: the first question may cost 0.0100; raise"),
+        (Budget(evaluations=60, tokens=100), "100 tokens are too few: the first question may take"),
+    ],
+)
+def test_a_budget_that_is_too_little_for_one_strategy_is_refused(tmp_path: Path, budget: Budget, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        searched(tmp_path, transcript(tmp_path / "t.jsonl", many_replies(3, 4)), budget)
+    assert not (tmp_path / "found").exists()
 
 
 def test_after_its_hours_a_search_begins_nothing(tmp_path: Path) -> None:
@@ -248,10 +278,37 @@ def test_a_search_without_an_end_or_a_price_is_refused(tmp_path: Path) -> None:
     for name, budget, words in (
         ("none", Budget(usd=5), "give --evaluations or --budget-hours"),
         (model, Budget(evaluations=50), "costs money: say how much it may with --budget-usd"),
+        (model, Budget(evaluations=50, usd=5), "each reply needs its key"),
     ):
         with pytest.raises(DataError, match=words):
             searched(tmp_path, name, budget)
         assert not (tmp_path / "found").exists()
+
+
+def test_what_the_end_of_the_hours_kept_from_beginning_is_not_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a search that goes on plans for the rest of its generation."""
+    plain, left = Archive.finish_evaluation, 9
+
+    def finish(archive: Archive, one: Evaluation) -> None:
+        nonlocal left
+        plain(archive, one)
+        left -= 1
+        if not left:
+            raise StopError("hours", "they are over")
+
+    model = transcript(tmp_path / "t.jsonl", many_replies(9, 4))
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "finish_evaluation", finish)
+        search = searched(tmp_path, model, Budget(evaluations=60))
+    assert len(dump(tmp_path / "found")["evaluations"]) == 14
+    with resumed(tmp_path / "found", console=quiet()) as search:
+        assert search.archive.spent().evaluations == 9 and search.archive.stopped() is None
+        rest = search.estimate()
+        assert rest is not None and rest.strategies == 7 and 9 + sum(rest.runs) == 60
+        search.run()
+        assert search.archive.spent().evaluations <= 60
 
 
 # determinism
@@ -273,7 +330,7 @@ def test_jobs_and_threads_change_nothing(tmp_path: Path) -> None:
 def test_another_seed_is_another_search(tmp_path: Path) -> None:
     found = []
     for seed in (0, 0, 1):
-        with new(tmp_path / f"n{len(found)}", settings(tmp_path, ["none"], 2, seed=seed), Budget(evaluations=1)) as one:
+        with new(tmp_path / f"n{len(found)}", settings(tmp_path, ["none"], 2, seed=seed), Budget(hours=1)) as one:
             slots = [one.proposer._proposed(one.proposer.draw(0, s, one._barrier(0)), one._barrier(0)) for s in (0, 1)]
             found.append([slot.document for slot in slots])
     assert found[0] == found[1] != found[2]
@@ -347,7 +404,7 @@ def test_the_best_is_the_first_of_the_report(found: list[tuple[float, float]]) -
 def test_a_second_search_in_a_folder_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("augkit.lab.folder._PATIENCE", 0.2)
     chosen = settings(tmp_path, ["none"])
-    with new(tmp_path / "found", chosen, Budget(evaluations=1)):
+    with new(tmp_path / "found", chosen, Budget(hours=1)):
         with pytest.raises(StateError, match="another process is at work in this folder"):
             go_on(tmp_path / "found")
         with pytest.raises(DataError, match="go on with --resume"), new(tmp_path / "found", chosen, Budget(hours=1)):

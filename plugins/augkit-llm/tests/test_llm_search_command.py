@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import llm_search_parts
 import pytest
+from augkit_llm.archive import Archive
+from augkit_llm.records import Spent
 from click.testing import Result
 from llm_search_parts import document, flat, many_replies, recipe, reply, transcript
 from typer.testing import CliRunner
@@ -43,6 +46,7 @@ def test_a_search_tells_what_it_plans_does_and_finds(tmp_path: Path) -> None:
     ):
         assert words in done.stderr, words
     assert "best: reward 0." in done.stdout and "trivialaugment: 0.36" in done.stdout
+    assert "above it (95 % interval +0." in done.stdout and "cannot be told" not in done.stdout
     last, page = done.stdout.strip().splitlines()[-2:]
     assert page == f"report: {tmp_path / 'found' / 'report' / 'index.html'}"
     assert (
@@ -60,7 +64,8 @@ def test_the_status_is_that_of_the_archive(tmp_path: Path) -> None:
     assert facts["spent"]["evaluations"] <= 60 and facts["budget"]["usd"] == 3
     assert sum(sum(states.values()) for states in facts["evaluations"].values()) == facts["spent"]["evaluations"]
     assert facts["calls"]["answered"] > sum(facts["candidates"].values())
-    assert facts["best"]["controls"]["none"]["above_it"] > 0
+    above = facts["best"]["controls"]["none"]
+    assert above["above_it"] > above["low"] > 0 and above["told"]
     assert facts["stopped"]["reason"] == "evaluations"
 
 
@@ -89,6 +94,31 @@ def test_an_interrupted_search_says_how_it_goes_on(tmp_path: Path, monkeypatch: 
     assert f"interrupted; go on with: augkit search --resume {tmp_path / 'found'}" in stopped.stderr
     assert "not stopped: it runs, or was killed" in run("--status", tmp_path / "found").stdout
     assert run("--resume", tmp_path / "found").exit_code == 0
+
+
+def test_what_cannot_be_told_apart_is_said_to_be_so(tmp_path: Path) -> None:
+    """As in the report: by the errors of images and seeds together."""
+    at_once = [reply(f"g0.s{slot}.a0", document(0.375 + 0.001 * slot)) for slot in range(4)]
+    done = begin(tmp_path, "--evaluations", "34", "--budget-usd", "3", model=transcript(tmp_path / "t.jsonl", at_once))
+    assert "; the best is +0.00" in done.stdout and "which cannot be told from none" in done.stdout
+
+
+def test_what_follows_a_search_waits_where_its_hours_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr("augkit_llm.finale.close", lambda search: closed.append(search.archive.stopped()["reason"]))
+    plain, hour = Archive.spent, 3600.0
+
+    def late(archive: Archive) -> Spent:
+        spent = plain(archive)
+        return replace(spent, seconds=spent.seconds + (hour if spent.evaluations > 26 else 0.0))
+
+    monkeypatch.setattr(Archive, "spent", late)
+    done = begin(tmp_path, "--evaluations", "90", "--budget-usd", "3", "--budget-hours", "1")
+    assert done.exit_code == 0 and "stopped (hours)" in done.stdout and closed == []
+    assert f"the test set is read by augkit search --resume {tmp_path / 'found'}" in done.stderr
+    assert run("--resume", tmp_path / "found").exit_code == 0 and closed == ["hours"]
+    assert run("--resume", tmp_path / "found", "--budget-hours", "99").exit_code == 0
+    assert closed == ["hours", "evaluations"]
 
 
 def test_models_that_do_not_answer_are_a_failure(tmp_path: Path) -> None:

@@ -14,27 +14,35 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from augkit.errors import StateError
+from augkit_llm.damage import damaged, told
 from augkit_llm.models import Question, Reply
 from augkit_llm.records import TABLES, VERSION, Candidate, Closing, Evaluation, Spent
 
 FILE = "search.sqlite"
+WENT_ON = "went on"
+"""Among the reasons of stops: the search was gone on with."""
+T = TypeVar("T")
 
 
 class Archive:
     """An open archive; `create`, `open` and `read` make one."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self.path = connection, path
         self._lock = threading.RLock()
         self._session: int | None = None
         self._begin = time.monotonic()
 
     @classmethod
     def create(cls, path: Path, meta: Mapping[str, Any]) -> Archive:
-        """A new archive that holds `meta` (JSON values); it is there whole or not at all."""
+        """A new archive that holds `meta` (JSON values); it is there whole or not at all.
+
+        Raises:
+            StateError: it cannot be written, now or later.
+        """
         archive = cls._connect(path)
         with archive.writing() as db:
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
@@ -49,49 +57,54 @@ class Archive:
         """An archive to go on with. Calls that were under way when its writer ended are lost, at their price.
 
         Raises:
-            StateError: there is none, or it is of another version.
+            StateError: there is none, it is damaged, or it is of another version.
         """
         if not path.exists():
             raise StateError("there is no search here to go on with", file=path.parent)
-        return cls._connect(path)._checked(path)._begun()
+        return cls._connect(path)._checked()._begun()
 
     @classmethod
     def read(cls, path: Path) -> Archive:
         """An archive to look at, while a search may be running.
 
         Raises:
-            StateError: there is none, or it is of another version.
+            StateError: there is none, it is damaged, or it is of another version.
         """
         if not path.exists():
             raise StateError("there is no search here (no search.sqlite)", file=path.parent)
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
+        with told(path):
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
         connection.row_factory = sqlite3.Row
-        return cls(connection)._checked(path)
+        return cls(connection, path)._checked()
 
     @classmethod
     def empty(cls, path: Path) -> bool:
         """Whether a file was made and nothing written into it yet."""
-        with closing(sqlite3.connect(path, timeout=60)) as connection:
+        with told(path), closing(sqlite3.connect(path, timeout=60)) as connection:
             return not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
     @classmethod
     def _connect(cls, path: Path) -> Archive:
-        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # a power cut loses no paid reply either
-        return cls(connection)
+        with told(path):
+            connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # a power cut loses no paid reply either
+        return cls(connection, path)
 
-    def _checked(self, path: Path) -> Archive:
+    def _checked(self) -> Archive:
         try:
+            (found,) = self.rows("PRAGMA quick_check(1)")  # damage is told before anything is asked or trained
+            if found[0] != "ok":
+                raise damaged(self.path, found[0])
             version = self.meta("version")
-        except (sqlite3.DatabaseError, KeyError) as error:
-            raise StateError(f"this is no search archive ({error}); begin a new search elsewhere", file=path) from error
+        except KeyError as error:
+            raise damaged(self.path, "it says no version") from error
         if version != VERSION:
             raise StateError(
                 f"this archive is of version {version}, and this augkit-llm reads version {VERSION};"
                 " use the augkit-llm that made it",
-                file=path,
+                file=self.path,
             )
         return self
 
@@ -109,22 +122,30 @@ class Archive:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction; the time used so far is noted with it."""
-        with self._lock:
+        with self._lock, told(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
                 if self._session is not None:
                     used = (time.monotonic() - self._begin, self._session)
                     self._connection.execute("UPDATE sessions SET seconds = ? WHERE id = ?", used)
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk ends it by itself
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """What a SELECT gives."""
-        with self._lock:
+        with self._lock, told(self.path):
             return self._connection.execute(query, values).fetchall()
+
+    def _value(self, text: str) -> Any:
+        """A JSON value that stands in a table."""
+        try:
+            return json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise damaged(self.path, str(error)) from error
 
     def meta(self, name: str) -> Any:
         """A value of the table `meta`.
@@ -135,7 +156,18 @@ class Archive:
         found = self.rows("SELECT value FROM meta WHERE name = ?", (name,))
         if not found:
             raise KeyError(name)
-        return json.loads(found[0]["value"])
+        return self._value(found[0]["value"])
+
+    def settled(self, name: str, read: Callable[[Any], T]) -> T:
+        """What `read` makes of a value of the table `meta`.
+
+        Raises:
+            StateError: it is not what was written there.
+        """
+        try:
+            return read(self.meta(name))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(self.path, f"its {name} cannot be read") from error
 
     def set_meta(self, name: str, value: Any) -> None:
         """Replace a value of the table `meta`."""
@@ -194,7 +226,7 @@ class Archive:
     def cut(self, generation: int) -> tuple[int, float] | None:
         """Most tokens and USD of the call for which the budget left too little in a generation."""
         found = self.rows("SELECT cut FROM generations WHERE number = ? AND cut IS NOT NULL", (generation,))
-        return tuple(json.loads(found[0]["cut"])) if found else None
+        return tuple(self._value(found[0]["cut"])) if found else None
 
     def set_slots(self, generation: int, slots: int, cut: tuple[int, float] | None = None) -> None:
         """Begin a generation, or make one smaller."""
@@ -225,9 +257,9 @@ class Archive:
             Candidate(
                 **{
                     **dict(row),
-                    "parents": tuple(json.loads(row["parents"])),
-                    "document": None if row["document"] is None else json.loads(row["document"]),
-                    "facts": json.loads(row["facts"]),
+                    "parents": tuple(self._value(row["parents"])),
+                    "document": None if row["document"] is None else self._value(row["document"]),
+                    "facts": self._value(row["facts"]),
                 }
             )
             for row in self.rows(
@@ -274,7 +306,7 @@ class Archive:
         """All training runs, or those of a stage, in the order of subject and seed."""
         query = "SELECT * FROM evaluations WHERE ? IS NULL OR stage = ? ORDER BY stage, subject, seed"
         return [
-            Evaluation(**{**dict(row), "value": None if row["value"] is None else json.loads(row["value"])})
+            Evaluation(**{**dict(row), "value": None if row["value"] is None else self._value(row["value"])})
             for row in self.rows(query, (stage, stage))
         ]
 
@@ -291,16 +323,16 @@ class Archive:
         """Training runs of twins, or readings of the test set, all or those of a stage."""
         query = "SELECT * FROM finale WHERE kind = ? AND (? IS NULL OR stage = ?) ORDER BY stage, subject, seed"
         return [
-            Closing(**{**dict(row), "value": None if row["value"] is None else json.loads(row["value"])})
+            Closing(**{**dict(row), "value": None if row["value"] is None else self._value(row["value"])})
             for row in self.rows(query, (kind, stage, stage))
         ]
 
     # what was spent, and why it stopped
 
     def spent(self) -> Spent:
-        """What is used up so far."""
+        """What is used up so far. Training runs count when they have ended: others may never begin."""
         (calls,) = self.rows("SELECT total(tokens) AS tokens, total(usd) AS usd FROM calls")
-        (runs,) = self.rows("SELECT count(*) AS number FROM evaluations")
+        (runs,) = self.rows("SELECT count(*) AS number FROM evaluations WHERE state != 'begun'")
         (time_,) = self.rows("SELECT total(seconds) AS seconds FROM sessions WHERE id IS NOT ?", (self._session,))
         own = time.monotonic() - self._begin if self._session is not None else 0.0
         return Spent(runs["number"], int(calls["tokens"]), calls["usd"], time_["seconds"] + own)
@@ -317,10 +349,15 @@ class Archive:
                 (reason, words, spent.evaluations, spent.tokens, spent.usd, spent.seconds),
             )
 
+    def go_on(self) -> None:
+        """Note that the search goes on after its last stop, if it had stopped."""
+        if self.stopped() is not None:
+            self.stop(WENT_ON, "")
+
     def stopped(self) -> dict[str, Any] | None:
-        """The last stop."""
+        """The last stop; None for a search that never stopped or went on since."""
         found = self.rows("SELECT * FROM stops ORDER BY id DESC LIMIT 1")
-        return dict(found[0]) if found else None
+        return dict(found[0]) if found and found[0]["reason"] != WENT_ON else None
 
     def dump(self) -> dict[str, Any]:
         """All that a search's settings, seed and replies decide: the archive without times, costs and places."""

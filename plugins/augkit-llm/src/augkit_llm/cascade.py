@@ -24,6 +24,10 @@ LOGS, RECIPE = "logs", "recipe.yaml"
 Fates = dict[int, tuple[str, str, "str | None"]]
 
 
+class ControlError(StateError):
+    """A control cannot be trained."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where training runs, and how far it may go."""
@@ -55,7 +59,7 @@ class Cascade:
 
         Raises:
             StopError: the hours are over.
-            StateError: a control cannot be trained.
+            ControlError: a control cannot be trained.
         """
         going = [one for one in self.archive.candidates() if one.generation == generation and one.trainable]
         for stage in self.stages:
@@ -67,7 +71,7 @@ class Cascade:
 
     def missing(self) -> list[int]:
         """Training runs of controls and baselines that are still to be made, by stage, whoever the candidates are."""
-        there = {(one.stage, one.subject, one.seed) for one in self.archive.evaluations()}
+        there = {(one.stage, one.subject, one.seed) for one in self.archive.evaluations() if one.state != "begun"}
         return [
             sum(
                 (stage.name, name, seed) not in there
@@ -146,12 +150,13 @@ class Cascade:
 
         Raises:
             StopError: the hours are over; what is under way is ended.
-            StateError: a control failed, so that there is nothing to measure by.
+            ControlError: a control failed, so that there is nothing to measure by.
         """
         if result.failed and subject in (*CONTROLS, BASELINE):
             self.archive.drop_evaluation(stage, subject, seed)
-            raise StateError(
-                f'the control "{subject}" cannot be trained: {result.reason}; mend the recipe or the limits',
+            raise ControlError(
+                f'the control "{subject}" cannot be trained: {result.reason}; give other limits with --resume and'
+                " --limit-minutes or --limit-memory, or mend the recipe and search anew",
                 file=self.folder / LOGS / f"{result.name}.txt",
             )
         value, state = result.value or {}, "failed" if result.failed else "done"

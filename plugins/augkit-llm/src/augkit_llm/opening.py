@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from augkit.errors import DataError, DocumentError, StateError
 from augkit_llm.archive import FILE, Archive
-from augkit_llm.budget import Budget
+from augkit_llm.budget import OPTIONS, TOKENS, USD, Budget, cost
 from augkit_llm.cascade import RECIPE, Cascade, Place
+from augkit_llm.controls import CONTROLS
 from augkit_llm.evaluate import ENOUGH, Stage, check_recipe, stages
 from augkit_llm.models import Message, Model, Options, Question, open_model, parse_shares
 from augkit_llm.proposing import Proposer
@@ -101,7 +102,7 @@ def begun(
     """A new search in an empty folder.
 
     Raises:
-        AugkitError: something in it cannot be used, or the folder is not empty.
+        AugkitError: something in it cannot be used, a budget is too little for one strategy, or the folder is taken.
     """
     from augkit.lab import folder as files
 
@@ -109,6 +110,7 @@ def begun(
         raise DataError("a search needs an end: give --evaluations or --budget-hours")
     parts = _prepare(settings, budget, options, registry)
     _check_place(folder, place)
+    _check_budget(settings, budget, parts)
     with files.claim(folder):
         meta = {"budget": asdict(budget), "place": asdict(place), "options": asdict(options)}
         archive = Archive.create(folder / FILE, {"settings": settings.as_json(), **meta})
@@ -123,10 +125,12 @@ def resumed(
     *,
     jobs: int | None = None,
     on: str | None = None,
+    minutes: float | None = None,
+    memory: float | None = None,
     registry: Registry | None = None,
     console: Console | None = None,
 ) -> Iterator[Search]:
-    """The search in a folder, to go on with; its budgets may be raised.
+    """The search in a folder, to go on with; its budgets may be raised, and its place and limits be others.
 
     Raises:
         AugkitError: there is none, another process is at it, or a budget is below what it was.
@@ -136,14 +140,16 @@ def resumed(
     if not (folder / FILE).exists():
         raise StateError("there is no search here to go on with; begin one with --out", file=folder)
     with files.claim(folder), closing(Archive.open(folder / FILE)) as archive:
-        settings = Settings.from_json(archive.meta("settings"))
-        budget = Budget(**archive.meta("budget")).raised(more)
-        place = Place(**archive.meta("place"))
-        place = replace(place, jobs=jobs or place.jobs, on=on or place.on)
-        options = _options(archive.meta("options"))
+        settings = archive.settled("settings", Settings.from_json)
+        budget = archive.settled("budget", lambda found: Budget(**found)).raised(more)
+        place = archive.settled("place", lambda found: Place(**found))
+        said: dict[str, Any] = {"jobs": jobs, "on": on, "minutes": minutes, "memory": memory}
+        place = replace(place, **{name: value for name, value in said.items() if value is not None})
+        options = archive.settled("options", _options)
         parts = _prepare(settings, budget, options, registry)
         archive.set_meta("budget", asdict(budget))
         archive.set_meta("place", asdict(place))
+        archive.go_on()
         with _search(folder, archive, settings, budget, place, parts, console) as search:
             yield search
 
@@ -179,6 +185,8 @@ def _prepare(settings: Settings, budget: Budget, options: Options, registry: Reg
     for name, model in models.items():
         if budget.usd is None and model.estimate(Question((Message("user", "?"),)))[1] > 0:
             raise DataError(f"{name} costs money: say how much it may with --budget-usd")
+        if getattr(model, "keyless", False):
+            raise DataError(f"{name}: a search asks again where it was stopped, so each reply needs its key (g0.s0.a0)")
     return _Parts(recipe, registry, models, _facts(recipe, settings))
 
 
@@ -227,6 +235,43 @@ def _check_place(folder: Path, place: Place) -> None:
         raise DataError("the folder is not empty; choose another with --out", file=folder)
 
 
+def _check_budget(settings: Settings, budget: Budget, parts: _Parts) -> None:
+    """Raise unless there is enough of everything for one strategy."""
+    controls = sum(stage.seeds * (len(CONTROLS) + stage.warm) for stage in settings.stages)
+    one = cost(1, settings.stages)
+    if budget.evaluations is not None and budget.evaluations < controls + one:
+        raise DataError(
+            f"{budget.evaluations} evaluations are too few: the controls take {controls} and one strategy {one};"
+            f" give --evaluations {controls + one} or more"
+        )
+    if len(parts.models) < len(settings.models):
+        return  # chance costs nothing
+    with closing(Archive.create(Path(":memory:"), {})) as nothing:
+        prices = _proposer(nothing, settings, budget, parts).first_prices()
+    tokens, usd = (min(price[part] for price in prices) for part in (0, 1))
+    if budget.tokens is not None and budget.tokens < tokens:
+        words = f"{budget.tokens} tokens are too few: the first question may take {tokens}"
+        raise DataError(f"{words}; raise {OPTIONS[TOKENS]}")
+    if budget.usd is not None and budget.usd < usd:
+        words = f"{budget.usd:g} USD are too little: the first question may cost {usd:.4f}"
+        raise DataError(f"{words}; raise {OPTIONS[USD]}")
+
+
+def _proposer(archive: Archive, settings: Settings, budget: Budget, parts: _Parts) -> Proposer:
+    return Proposer(
+        archive,
+        budget,
+        parts.registry,
+        settings.models,
+        parts.models,
+        parts.data,
+        parts.recipe,
+        settings.seed,
+        settings.repairs,
+        prompts=None if settings.prompts is None else Path(settings.prompts),
+    )
+
+
 @contextmanager
 def _search(
     folder: Path,
@@ -241,18 +286,7 @@ def _search(
 
     files.write_yaml(folder / RECIPE, settings.recipe)
     with Teller(archive, budget, place.jobs, console) as teller:
-        proposer = Proposer(
-            archive,
-            budget,
-            parts.registry,
-            settings.models,
-            parts.models,
-            parts.data,
-            parts.recipe,
-            settings.seed,
-            settings.repairs,
-            prompts=None if settings.prompts is None else Path(settings.prompts),
-        )
+        proposer = _proposer(archive, settings, budget, parts)
         epochs = parts.recipe.epochs
         cascade = Cascade(archive, budget, folder, settings.stages, epochs, place, teller.evaluation)
         yield Search(archive, settings, budget, proposer, cascade, Standing(archive, folder, settings.stages), teller)

@@ -77,8 +77,8 @@ class Proposer:
         """Propose, screen and store what a generation lacks; each candidate as it is stored.
 
         Raises:
-            StopError: a budget leaves too little for the next call, or the hours are over and calls are under way, which
-                are left to themselves; the slots before are stored.
+            StopError: a budget leaves too little for the next call, or the hours are over (calls that are under way are
+                left to themselves); the slots before are stored.
         """
         there = {one.slot for one in self.archive.candidates() if one.generation == generation}
         missing = [slot for slot in range(slots) if slot not in there]
@@ -121,6 +121,11 @@ class Proposer:
             return model.estimate(heard.question)
         raise AssertionError("a strategy was written without a question")
 
+    def first_prices(self) -> list[tuple[int, float]]:
+        """The most tokens and USD of the first question to each model."""
+        nothing = Barrier((), {}, ())
+        return [self.price(Candidate(0, 0, INITIAL, name, "model"), nothing) for name in self.opened]
+
     def _affords(self, draws: Sequence[_Drawn], barrier: Barrier) -> bool:
         """Whether the budget allows for all calls that these slots may need; repairs have longer questions."""
         if self.budget.tokens is None and self.budget.usd is None:
@@ -148,7 +153,17 @@ class Proposer:
             document = propose.crossed(parents, random, self.registry, one.operator)
         else:
             document = propose.mutated(parents[0], random, self.registry, one.operator)
+        if self._black and document.get("image", {}).get("fill", "black") != "black":
+            document = {**document, "image": {**document["image"], "fill": "black"}}
         return replace(one, document=document)
+
+    @cached_property
+    def _black(self) -> bool:
+        """Whether the recipe's base shows a fill, so that it takes none but black."""
+        from augkit_llm.limits import misfit
+
+        filled = {"augkit": 1, "name": "filled", "image": {"fill": "mean"}, "pipeline": ["identity"]}
+        return misfit(filled, self.recipe, self.registry) is not None
 
     def _written(self, one: Candidate, barrier: Barrier) -> Candidate:
         """Ask the slot's model."""

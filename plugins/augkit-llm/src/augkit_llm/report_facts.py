@@ -40,15 +40,16 @@ class Found:
     settings: Settings = field(init=False)
     candidates: list[Candidate] = field(init=False)
     runs: list[Evaluation] = field(init=False)
-    """In the order in which they began."""
+    """Those that have ended, in the order in which they began."""
     scores: dict[str, dict[str, Score]] = field(init=False)
     """By stage and subject."""
 
     def __post_init__(self) -> None:
-        self.settings = Settings.from_json(self.archive.meta("settings"))
+        self.settings = self.archive.settled("settings", Settings.from_json)
         self.candidates = self.archive.candidates()
         order = {tuple(row): k for k, row in enumerate(self.archive.rows(ORDER))}
-        self.runs = sorted(self.archive.evaluations(), key=lambda one: order[one.stage, one.subject, one.seed])
+        ended = [one for one in self.archive.evaluations() if one.state != "begun"]
+        self.runs = sorted(ended, key=lambda one: order[one.stage, one.subject, one.seed])
         self.scores = {stage.name: scores_of(self.archive, stage) for stage in self.settings.stages}
 
     @property

@@ -14,12 +14,11 @@ from typing import Any
 
 from augkit_llm.archive import Archive
 from augkit_llm.budget import HOURS, Budget, StopError
-from augkit_llm.cascade import Cascade
-from augkit_llm.estimate import Estimate, estimate
+from augkit_llm.cascade import Cascade, ControlError
+from augkit_llm.estimate import Estimate, estimate, under_way
 from augkit_llm.evaluate import Stage
 from augkit_llm.proposing import Barrier, Proposer
 from augkit_llm.records import UNANSWERED, Candidate
-from augkit_llm.selection import INITIAL, NONE
 from augkit_llm.standing import Standing
 from augkit_llm.telling import Teller
 
@@ -27,7 +26,7 @@ FAILURES = 5
 """How many of the latest failures a model is told."""
 BARREN = 3
 """Generations in a row without a strategy to train that end a search."""
-NOTHING_NEW, NO_ANSWER = "nothing new", "no answer"
+NOTHING_NEW, NO_ANSWER, NO_CONTROL = "nothing new", "no answer", "control failed"
 """Reasons to stop besides the budgets."""
 
 
@@ -77,7 +76,11 @@ class Search:
     teller: Teller
 
     def run(self) -> StopError:
-        """Go on until something ends it; returns what did."""
+        """Go on until something ends it; returns what did.
+
+        Raises:
+            ControlError: a control cannot be trained.
+        """
         try:
             for model in self.proposer.opened.values():
                 self.teller.remark(getattr(model, "remark", ""))
@@ -87,21 +90,31 @@ class Search:
         except StopError as stop:
             self.archive.stop(stop.reason, stop.message)
             return stop
+        except ControlError as error:
+            self.archive.stop(NO_CONTROL, str(error))
+            raise
         raise AssertionError("generations do not end by themselves")
+
+    @property
+    def late(self) -> bool:
+        """Whether its hours are over."""
+        try:
+            self.budget.allow_time(self.archive.spent())
+        except StopError:
+            return True
+        return False
 
     def estimate(self) -> Estimate | None:
         """What is still to come; None where evaluations are not bounded."""
-        settings = self.settings
-        missing = self.cascade.missing()
-        return estimate(self.archive.spent(), self.budget, settings.population, settings.stages, missing)
+        settings, archive = self.settings, self.archive
+        begun, missing = under_way(archive, settings.stages), self.cascade.missing()
+        return estimate(archive.spent(), self.budget, settings.population, settings.stages, missing, begun)
 
     def questions(self) -> tuple[int, int, float]:
-        """How many questions a strategy can take, and the most tokens and USD of one, by the dearest model."""
-        nothing = Barrier((), {}, ())
-        asked = [name for name, _ in self.settings.models if name != NONE]
-        prices = [self.proposer.price(Candidate(0, 0, INITIAL, name, "model"), nothing) for name in asked]
+        """How many questions a strategy can take, and the most tokens and USD of the first, by the dearest model."""
+        prices = self.proposer.first_prices()
         tokens, usd = (max((price[part] for price in prices), default=0) for part in (0, 1))
-        return (1 + self.settings.repairs) if asked else 0, int(tokens), usd
+        return (1 + self.settings.repairs) if prices else 0, int(tokens), usd
 
     def _generation(self, generation: int) -> None:
         """Fill and train one generation, or what is missing of it.

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from augkit_llm.search import Search
 
 BUDGETS = ("evaluations", "budget_usd", "budget_tokens", "budget_hours")
-WITH_RESUME = ("resume", *BUDGETS, "jobs", "on", "as_json")
+PLACE = {"jobs": "jobs", "on": "on", "limit_minutes": "minutes", "limit_memory": "memory"}
+"""Options that a search which goes on may have others of, and the parts of its place."""
+WITH_RESUME = ("resume", *BUDGETS, *PLACE, "as_json")
 WITH_STATUS = ("status", "as_json")
 WITH_REPORT = ("report", "against")
 
@@ -103,10 +105,12 @@ def search(
     elif against:
         raise DataError("--against belongs to --report: say whose report it is")
     elif resume is not None:
-        _only(given, WITH_RESUME, "--resume goes on with what the search was begun with, but for its budgets")
+        _only(
+            given, WITH_RESUME, "--resume goes on with what the search was begun with, but for its budgets and limits"
+        )
         from augkit_llm.opening import resumed
 
-        places: dict[str, Any] = {name: context.params[name] for name in ("jobs", "on") if name in given}
+        places: dict[str, Any] = {part: context.params[name] for name, part in PLACE.items() if name in given}
         _run(resumed(resume, budget, **places), resume, as_json)
     elif recipe is None or out is None:
         raise DataError("a new search needs a recipe and --out; --resume goes on with one, --status tells of one")
@@ -136,14 +140,20 @@ def _only(given: set[str], allowed: tuple[str, ...], why: str) -> None:
 
 def _run(opened: AbstractContextManager[Search], folder: Path, as_json: bool) -> None:
     """Search, and say how it ended; interrupted, say how it goes on."""
+    from augkit_llm.budget import HOURS
     from augkit_llm.finale import close
     from augkit_llm.report import write
     from augkit_llm.search import NO_ANSWER
 
     try:
         with opened as search:
+            late = search.late
             stop = search.run()
-            close(search)
+            if stop.reason == HOURS and not late:  # what follows may take hours itself
+                again = f"augkit search --resume {shlex.quote(str(folder))}"
+                search.teller.say(f"the hours are over: the twin is trained and the test set is read by {again}")
+            else:
+                close(search)
             page = write(folder, registry=search.proposer.registry)
             facts = search.standing.facts(search.budget)
     except KeyboardInterrupt:
@@ -167,8 +177,9 @@ def _status(folder: Path, as_json: bool) -> None:
     from augkit_llm.standing import Standing
 
     with closing(Archive.read(folder / FILE)) as archive:
-        settings = Settings.from_json(archive.meta("settings"))
-        facts = Standing(archive, folder, settings.stages).facts(Budget(**archive.meta("budget")))
+        settings = archive.settled("settings", Settings.from_json)
+        budget = archive.settled("budget", lambda found: Budget(**found))
+        facts = Standing(archive, folder, settings.stages).facts(budget)
     if as_json:
         show_json(facts)
     else:
@@ -218,5 +229,7 @@ def _best(best: Mapping[str, Any] | None) -> list[str]:
         f" {best['found']} ({best['operator']} by {best['model']}, {best['origin']})"
     ]
     for name, one in best["controls"].items():
-        lines.append(f"  {name}: {one['reward']:.3f}; the best is {one['above_it']:+.3f} ± {one['standard_error']:.3f}")
+        known = "" if one["told"] else ", which cannot be told from none"
+        interval = f"(95 % interval {one['low']:+.3f} to {one['high']:+.3f}{known})"
+        lines.append(f"  {name}: {one['reward']:.3f}; the best is {one['above_it']:+.3f} above it {interval}")
     return [*lines, best["file"]]

@@ -13,9 +13,10 @@ from augkit_llm.archive import Archive
 from augkit_llm.budget import Budget
 from augkit_llm.cascade import as_yaml, scores_of
 from augkit_llm.controls import CONTROLS
+from augkit_llm.gaps import gap
 from augkit_llm.records import FATES, Candidate
 from augkit_llm.request import Parent
-from augkit_llm.reward import Score, paired, ranked
+from augkit_llm.reward import Score, ranked
 
 if TYPE_CHECKING:
     from augkit_llm.evaluate import Stage
@@ -134,8 +135,9 @@ class Standing:
         scores = scores_of(self.archive, best.stage)
         controls = {}
         for name in (name for name in CONTROLS if name in scores):  # all of them, but for a search that is just at it
-            gap = paired(best.score, scores[name])
-            controls[name] = {"reward": scores[name].reward, "above_it": gap.mean, "standard_error": gap.standard_error}
+            found = gap(best.score, scores[name])
+            interval = {"above_it": found.mean, "low": found.low, "high": found.high, "told": found.told}
+            controls[name] = {"reward": scores[name].reward, **interval}
         return {
             "hash": best.candidate.hash,
             "found": best.candidate.key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,14 @@ class Transcript:
         elif "text" not in entry and "error" not in entry:
             raise ModelError(f"{where}: a reply has text or error")
         else:
+            for name in ("prompt_tokens", "completion_tokens", "usd", "seconds"):
+                _check_number(name, entry.get(name, 0), where)
             self._lines[str(entry.get("key", ""))].append(entry)
+
+    @property
+    def keyless(self) -> bool:
+        """Whether a reply has no key, so that which question it answers depends on what was asked before."""
+        return "" in self._known
 
     def estimate(self, question: Question) -> tuple[int, float]:
         """What the reply will cost is known."""
@@ -66,6 +74,13 @@ class Transcript:
 
     def _key(self, question: Question) -> str:
         return question.key if question.key in self._known else ""
+
+
+def _check_number(name: str, value: Any, where: str) -> None:
+    whole = name.endswith("tokens")
+    good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not (good and 0 <= value < math.inf):
+        raise ModelError(f"{where}: {name} is a {'whole ' if whole else ''}number from 0, not {json.dumps(value)[:60]}")
 
 
 def _read(file: Path) -> list[str]:
