@@ -123,15 +123,16 @@ def near(seen: Seen) -> Figure:
     among = nearest(pixels, pixels, apart=True)[0][:, 0]
     made, among = seen.similar[seen.kept], among[np.isfinite(among)]
     together = np.concatenate([made, among])
-    edges = np.linspace(min(float(np.quantile(together, 0.01)), 0.9), 1, 41)  # what is farther joins the first bar
+    low = min(float(np.quantile(together, 0.01)), 0.9)  # what is farther joins the first bar
+    edges = np.linspace(low, 1, 41).tolist()
     figure, axes = plt.subplots(figsize=(8.6, 2.6), layout="constrained")
     for values, label, color in (
         (among, "real image to another real one", REAL),
         (made, "synthetic, kept, to a real one", MADE),
     ):
         weights = np.full(len(values), 100 / max(1, len(values)))
-        axes.hist(np.clip(values, edges[0], 1), edges, weights=weights, color=color, alpha=0.6, label=label)
-    axes.set(xlabel="correlation of pixels with the nearest training image", ylabel="% of images", xlim=(edges[0], 1))
+        axes.hist(np.clip(values, low, 1), edges, weights=weights, color=color, alpha=0.6, label=label)
+    axes.set(xlabel="correlation of pixels with the nearest training image", ylabel="% of images", xlim=(low, 1))
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
 
