@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from augkit_diffusion import png
+from augkit_diffusion import manifest, png
 from augkit_diffusion.sources import Wish
 from augkit_diffusion.store import Store
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from augkit.errors import AugkitError, DataError, StateError
 
@@ -88,3 +93,92 @@ def test_a_filter_has_a_name_of_its_own(tmp_path: Path) -> None:
     for name in ("refused", "unknown", "Cosine", "a b", ""):
         with pytest.raises(AugkitError, match="is no name for a filter"):
             store.set_scores(name, {})
+
+
+def test_a_kill_between_manifest_and_files_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest is written first, and then decides where a file lies."""
+    store = filled(tmp_path)
+    chosen = ["dog/000000.png", "dog/000002.png", "grün blau/000001.png"]
+    for change, kept in ((lambda: store.reject("dull", chosen), 9), (lambda: store.restore("dull"), 12)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", _once(Path.replace))
+            with pytest.raises(KeyboardInterrupt):
+                change()
+        assert len(Store.open(tmp_path).images()) == kept
+        assert len(list((tmp_path / "train").rglob("*.png"))) == kept
+        assert len(list((tmp_path / "rejected").rglob("*.png"))) == 12 - kept
+
+
+def _once(replace: Any) -> Any:
+    """Works for the manifest and for one image, and then no more."""
+    left = [2]
+
+    def limited(self: Path, target: Path) -> Path:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        moved: Path = replace(self, target)
+        return moved
+
+    return limited
+
+
+def test_scores_are_replaced_and_outlive_images_that_come_later(tmp_path: Path) -> None:
+    store = filled(tmp_path, count=2)
+    store.set_scores("cosine", {"dog/000000.png": 0.5, "dog/000001.png": 0.7})
+    store.set_scores("cosine", {"dog/000001.png": 0.9})
+    wish = store.wish(0, None, 2)
+    store.write(wish, image(wish), {})
+    store.rebuild()
+    assert [row.get("score_cosine") for row in store.images()[:3]] == [None, 0.9, None]
+
+
+def test_images_of_another_store_are_strangers(tmp_path: Path) -> None:
+    here = filled(tmp_path / "here")
+    other = Store.create(tmp_path / "there", settings(seed=5))
+    wish = other.wish(0, None, 7)
+    other.write(wish, image(wish), {})
+    copied = tmp_path / "here" / "train" / "dog" / "000007.png"
+    copied.write_bytes((tmp_path / "there" / "train" / "dog" / "000007.png").read_bytes())
+    assert here.rebuild() == [copied] and len(here.images()) == 12
+    for content in (b"", b"no image", png.encode(image(wish), {})):
+        copied.write_bytes(content)
+        assert here.rebuild() == [copied]
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    )
+)
+def test_facts_come_back_as_they_were(facts: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.png"
+        path.write_bytes(png.encode(np.zeros((2, 3, 3), np.uint8), facts))
+        assert png.facts_of(path) == facts and png.whole(path)
+        with Image.open(path) as opened:
+            assert opened.size == (3, 2) and json.loads(opened.text["augkit"]) == facts  # type: ignore[attr-defined]
+        path.write_bytes(path.read_bytes()[:-1])
+        assert not png.whole(path)
+
+
+def test_a_manifest_has_columns_of_one_kind(tmp_path: Path) -> None:
+    rows = [
+        {
+            "class": "a",
+            "file": "a/1.png",
+            "rejected_by": None,
+            "steps": 20,
+            "guidance": 2,
+            "more": {"x": 1},
+            "on": True,
+        },
+        {"class": "b", "file": "b/1.png", "rejected_by": "dull", "guidance": 1.5, "score_dull": 1, "more": [3]},
+    ]
+    manifest.save(tmp_path / "m.parquet", rows)
+    first, second = manifest.load(tmp_path / "m.parquet")
+    assert (first["steps"], first["guidance"], first["more"], first["on"]) == (20, 2.0, '{"x": 1}', True)
+    assert (second["steps"], second["guidance"], second["score_dull"], second["more"]) == (None, 1.5, 1.0, "[3]")
+    assert first["group"] is None and list(first)[:5] == ["class", "group", "number", "file", "rejected_by"]
+    assert manifest.load(tmp_path / "none.parquet") == []

@@ -17,8 +17,9 @@ from augkit_diffusion import request as ask
 from augkit_diffusion.chunks import Cell, Chunk, parse_shard
 from augkit_diffusion.making import Work, foresee, make_chunks, open_work
 from augkit_diffusion.progress import Meter
+from augkit_diffusion.settings import check
 from augkit_diffusion.sources import Learning
-from augkit_diffusion.store import Store, check
+from augkit_diffusion.store import Store
 
 if TYPE_CHECKING:
     from augkit.lab.jobs import Result

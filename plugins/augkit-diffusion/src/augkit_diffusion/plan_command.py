@@ -19,8 +19,9 @@ from augkit_diffusion import request as ask
 from augkit_diffusion.chunks import Cell
 from augkit_diffusion.making import ask as ask_for
 from augkit_diffusion.making import data_facts, foresee, load_recipe_of, open_work, wishes
+from augkit_diffusion.settings import read_settings
 from augkit_diffusion.sources import Learning
-from augkit_diffusion.store import Store, read_settings
+from augkit_diffusion.store import Store
 
 if TYPE_CHECKING:
     from augkit.lab.data import Data

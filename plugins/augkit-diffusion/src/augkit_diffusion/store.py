@@ -14,11 +14,9 @@ is made from the images; what it alone knows are the scores of filters and what 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,20 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from augkit.errors import AugkitError, DataError, StateError
+from augkit.errors import AugkitError
 from augkit.lab import folder as files
 from augkit.lab.class_folders import folder_names
 from augkit_diffusion import manifest, png
 from augkit_diffusion.chunks import Cell, Chunk, chunks, image_seed
 from augkit_diffusion.manifest import SCORE, Row
+from augkit_diffusion.settings import PARTS, SETTINGS, check, full_disk, locked, read_settings, same
 from augkit_diffusion.sources import Wish
 
-SETTINGS, TRAIN, REJECTED, REFUSED, PARTS, MODEL = "store.yaml", "train", "rejected", "refused", ".parts", "model"
+TRAIN, REJECTED, REFUSED = "train", "rejected", "refused"
 UNKNOWN = "unknown"
 """What rejected an image if the manifest that knew is lost."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FILTER = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _NUMBER = re.compile(r"(?:(?P<group>.*)-)?(?P<number>[0-9]{6,})\.(?:png|json)")
 
@@ -85,7 +82,7 @@ class Store:
         check(folder, settings)
         with full_disk(folder):
             (folder / PARTS).mkdir(parents=True, exist_ok=True)
-            with _locked(folder / PARTS / "settings.lock", "prepares the source"):
+            with locked(folder / PARTS / "settings.lock", "prepares the source"):
                 check(folder, settings)
                 if not (folder / SETTINGS).exists():
                     files.write_yaml(folder / SETTINGS, settings)
@@ -100,11 +97,11 @@ class Store:
         Raises:
             StateError: the store was begun with another.
         """
-        with full_disk(self.folder), _locked(self.folder / PARTS / "settings.lock", "prepares the source"):
+        with full_disk(self.folder), locked(self.folder / PARTS / "settings.lock", "prepares the source"):
             here = {"identity": json.loads(json.dumps(dict(identity()), allow_nan=False))}
             there = read_settings(self.folder)
             if "identity" in there:
-                _same(self.folder, there, here)
+                same(self.folder, there, here)
             else:
                 files.write_yaml(self.folder / SETTINGS, there | here)
             self.settings = there | here
@@ -259,7 +256,7 @@ class Store:
         """Change what the manifest says of images (by `file`: `rejected_by` and scores), all at once, and put every
         file where it then belongs; files that are none of ours."""
         (self.folder / PARTS).mkdir(exist_ok=True)
-        with full_disk(self.folder), _locked(self.folder / PARTS / "manifest.lock"):
+        with full_disk(self.folder), locked(self.folder / PARTS / "manifest.lock"):
             before = manifest.load(self.folder / manifest.FILE)
             noted = {row["file"]: manifest.scores_of(row) for row in before if row["rejected_by"] != REFUSED}
             found, strangers = self._read()
@@ -313,85 +310,6 @@ class Store:
                 other.replace(there)
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """What a store's images depend on.
-
-    Raises:
-        DataError: the folder is no store, or its settings cannot be read.
-    """
-    path = folder / SETTINGS
-    if not path.is_file():
-        raise DataError(
-            f"this is no store of synthetic images (no {SETTINGS} in it); augkit synth make begins one", file=folder
-        )
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        texts = [*settings["data"]["class_names"], *settings["data"]["group_names"], settings["source"]]
-        if not (type(settings["seed"]) is int and isinstance(settings["groups"], bool)):
-            raise TypeError
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise DataError("not the settings of a store; put the file back or choose another folder", file=path) from error
-    return dict(settings)
-
-
-def check(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise if a store with these settings cannot be in this folder; nothing is written.
-
-    Raises:
-        DataError: something else lies there, or it cannot be written.
-        StateError: the store there was begun with other settings.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise DataError("the store's place is taken by a file; choose another with --out", file=folder)
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise DataError("the store cannot be made or written here; choose another folder with --out", file=folder)
-    if (folder / SETTINGS).exists():
-        _same(folder, read_settings(folder), settings)
-    elif folder.exists() and any(path.name not in (PARTS, MODEL) for path in files.contents(folder)):
-        raise DataError("the folder is not empty and no store; choose another with --out", file=folder)
-
-
-def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise if the store has other settings than those of `here`, `told` apart."""
-    from augkit.lab.run import flat
-
-    mine, theirs = (flat({key: one.get(key) for key in here if key != "told"}) for one in (here, there))
-    differing = [name for name in dict.fromkeys((*mine, *theirs)) if mine.get(name) != theirs.get(name)]
-    if not differing:
-        return
-    first, names = differing[0], ", ".join(differing).replace("identity.", "")
-    what = f"{first.removeprefix('identity.')}: {_short(theirs.get(first))}, not {_short(mine.get(first))}"
-    if first.startswith("data."):
-        what = "other data"
-    raise StateError(
-        f"this store was begun with {what}; go on with its own settings or choose another folder with --out"
-        f" (differing: {names})",
-        file=folder / SETTINGS,
-    )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-@contextmanager
-def full_disk(folder: Path) -> Iterator[None]:
-    """Turn what a full disk raises into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise DataError(
-            f"no room to write ({error.strerror}); what is there stays good: make room and give the same command again",
-            file=folder,
-        ) from error
-
-
 def _facts(wish: Wish, more: Mapping[str, Any]) -> Row:
     """What an image holds: what was wished, and what else is known; nothing that is None."""
     own = {"class": wish.class_name, "group": wish.group_name, "number": wish.number, "seed": wish.seed}
@@ -418,23 +336,3 @@ def _filter(name: str) -> str:
 
 def _listed(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-@contextmanager
-def _locked(path: Path, why: str = "writes the manifest") -> Iterator[None]:
-    """Wait for a lock, and hold it. It ends with the process, however it ends.
-
-    `why` says what a process does that holds it, for a user who waits.
-    """
-    with path.open("a") as lock:
-        try:
-            import fcntl
-        except ImportError:  # Windows: there the user must keep processes apart
-            yield
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process {why} of {path.parent.parent}; waiting for it", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
