@@ -164,10 +164,10 @@ def _check_seeds(seeds: Sequence[int]) -> None:
         raise DocumentError("seeds are different whole numbers from 0, at least one", path="seeds")
 
 
-def shorten(recipe: Recipe) -> Recipe:
-    """A fifth of the epochs, at least five, and what a schedule counts in epochs scaled alike."""
+def shorten(recipe: Recipe, epochs: int | None = None) -> Recipe:
+    """So many epochs, or a fifth of them and at least five; what schedules and stages count in epochs scaled alike."""
     document = recipe.model_dump(mode="json")
-    epochs = min(recipe.epochs, max(FEWEST_EPOCHS, round(recipe.epochs / SHORTENED)))
+    epochs = epochs or min(recipe.epochs, max(FEWEST_EPOCHS, round(recipe.epochs / SHORTENED)))
 
     def scaled(number: float) -> int:
         return max(1, round(number * epochs / recipe.epochs)) if number else 0

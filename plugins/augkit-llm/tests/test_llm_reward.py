@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 from augkit_llm.controls import CONTROLS
 from augkit_llm.evaluate import balanced, baselines, check_recipe, measure, stages, tasks
+from augkit_llm.opening import settle
 from augkit_llm.reward import Score, paired, ranked, score
 from hypothesis import given
 from hypothesis import strategies as st
 
 from augkit.errors import DocumentError
-from augkit.lab.recipe import load_recipe
+from augkit.lab.recipe import load_recipe, read_recipe
 from augkit.plugins import registry
 
 
@@ -88,3 +90,25 @@ def test_a_run_is_measured_and_a_warm_one_begins_with_its_baseline(tmp_path: Pat
     measure(**before.arguments, **before.places)
     assert measure(**warm.arguments, **warm.places)["reward"] > measure(**before.arguments, **before.places)["reward"]
     assert baselines(first, str(recipe), 4, tmp_path, seeds=[0]) == []
+
+
+@pytest.mark.slow
+def test_a_recipe_of_several_stages_is_shortened_in_all_of_them(tmp_path: Path) -> None:
+    """And what its schedule counts in epochs; its own length is the recipe itself."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "{augkit: 1, name: tiny, data: {source: digits, imbalance: 10, image_size: 8, validation_per_class: 20},"
+        " model: resnet8_cifar, schedule: {name: cosine, options: {warmup_epochs: 4}}, threads: 1,"
+        " stages: [{train: {epochs: 8}}, {retrain_head: {epochs: 4}}]}"
+    )
+    settings = settle(recipe, [], ["none"])
+    assert [stage.epochs for stage in settings.stages] == [1, 1, 8]
+    (tmp_path / "settled.yaml").write_text(json.dumps(settings.recipe))
+    for epochs, lengths, warm in ((2, [2, 1], 1), (8, [8, 4], 4)):
+        out = tmp_path / f"run{epochs}"
+        measure(str(tmp_path / "settled.yaml"), "none", 0, epochs, None, str(out))
+        summary = json.loads((out / "summary.json").read_text())
+        assert [stage["epochs"] for stage in summary["stages"]] == lengths
+        assert read_recipe(out / "recipe.yaml").schedule.options["warmup_epochs"] == warm
+    there = read_recipe(tmp_path / "run8" / "recipe.yaml").model_dump(exclude={"policy", "test"})
+    assert there == read_recipe(tmp_path / "settled.yaml").model_dump(exclude={"policy", "test"})

@@ -31,6 +31,7 @@ class Stage:
 
     name: str
     epochs: int
+    """Of the recipe's first stage; whatever else the recipe counts in epochs is scaled alike."""
     seeds: int = 2
     warm: bool = False
     """Begins with the weights of a baseline: the recipe without a policy, a quarter as long, of the same seed."""
@@ -136,6 +137,7 @@ def measure(recipe: str, policy: str, seed: int, epochs: int, weights: str | Non
         `reward` 0..1, its `standard_error` over the reward images, `groups` (balanced accuracy of many, medium and few
         classes; None for one that is absent), `intensity` by group (of `augkit.lab.intensity`), and `seconds` an epoch.
     """
+    from augkit.lab.grid import shorten
     from augkit.lab.intensity import measure as intensity
     from augkit.lab.recipe import load_recipe
     from augkit.lab.run import train
@@ -143,6 +145,8 @@ def measure(recipe: str, policy: str, seed: int, epochs: int, weights: str | Non
 
     said = {"policy": policy, "seed": seed, "epochs": epochs, "test": False}
     said |= {"model.weights": weights} if weights is not None else {}
+    short = shorten(load_recipe(recipe, registry()), epochs).model_dump(mode="json")
+    said |= {part: short[part] for part in ("schedule", "stages")}  # which count in epochs themselves
     overrides = [f"{name}={json.dumps(value)}" for name, value in said.items()]
     _bring_along(Path(out), load_recipe(recipe, registry(), overrides))
     folder = train(recipe, overrides, out, Path(out).exists())

@@ -65,11 +65,12 @@ def settle(
     found = load_recipe(recipe, registry or default_registry(), overrides)
     check_recipe(found)
     resolved = found.model_dump(mode="json")
+    resolved["epochs"], resolved["stages"][0]["epochs"] = found.stage_epochs[0], None  # one place that says it
     resolved["threads"] = resolved["threads"] or 1
     return Settings(
         recipe=resolved,
         models=tuple(_absolute(parse_shares(models)).items()),
-        stages=tuple(cascade) if cascade is not None else stages(found.epochs, seeds),
+        stages=tuple(cascade) if cascade is not None else stages(found.stage_epochs[0], seeds),
         population=population,
         seed=seed,
         prompts=None if prompts is None else str(prompts.absolute()),

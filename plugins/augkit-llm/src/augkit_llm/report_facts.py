@@ -85,6 +85,7 @@ def facts(found: Found, registry: Registry, recipe_hash: str) -> dict[str, Any]:
         "recipe": {"name": settings.recipe["name"], "title": settings.recipe["title"], "sha256": recipe_hash},
         "models": [{"name": name, "share": share} for name, share in settings.models],
         "stages": [asdict(stage) for stage in settings.stages],
+        "recipe_stages": [one["name"] for one in settings.recipe.get("stages", ())],
         "population": settings.population,
         "repairs": settings.repairs,
         "seed": settings.seed,

@@ -67,16 +67,19 @@ class Teller:
         )
         self.say(f"search of {settings.recipe['name']} by {models}: {settings.population} strategies a generation")
         self.say(f"stages: {stages}; {settings.stages[0].seeds} seeds; beside {', '.join(CONTROLS)}")
+        if len(settings.recipe.get("stages", ())) > 1:
+            self.say("these are the epochs of the recipe's first stage; its others are shorter in the same proportion")
         self.say(f"so far: {self.used()}")
         calls, tokens, usd = questions
-        each = f"{calls} questions a strategy, {tokens} tokens and {usd:.4f} USD a question" if calls else "no question"
+        first = f"{tokens} tokens and {usd:.4f} USD for the first; repairs are longer"
+        each = f"{calls} questions a strategy, {first}" if calls else "no question"
         if rest is None:
             self.say(f"estimate: evaluations are not bounded; at most {each}")
             return
         most = calls * rest.strategies
         self.say(
             f"estimate: {sum(rest.runs)} evaluations for {rest.strategies} more strategies in {rest.generations}"
-            f" generations; at most {most} questions, {most * tokens} tokens, {most * usd:.2f} USD ({each})"
+            f" generations; at most {most} questions, about {most * tokens} tokens, {most * usd:.2f} USD ({each})"
         )
 
     def candidate(self, one: Candidate) -> None:
