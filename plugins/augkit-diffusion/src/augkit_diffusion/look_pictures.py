@@ -154,7 +154,7 @@ def feature_map(seen: Seen, method: str) -> Figure:
     axes.scatter(
         *made.T, s=14, color=MADE, alpha=0.8, marker="x", linewidths=0.8, label=f"synthetic, kept ({len(made)})"
     )
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.01), fontsize=8, frameon=False, ncols=2)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.01), fontsize=8, frameon=False, ncols=2, markerscale=2)
     if by_class:
         colors = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
         for label, name in enumerate(names):
@@ -162,7 +162,7 @@ def feature_map(seen: Seen, method: str) -> Figure:
             grid[0, 1].scatter(*real[own].T, s=9, color=colors(label), alpha=0.6, linewidths=0, label=_short(name))
             grid[0, 1].scatter(*made[its].T, s=14, color=colors(label), marker="x", linewidths=0.8)
         columns = 5 if len(names) <= 10 else 7
-        grid[0, 1].legend(loc="upper left", bbox_to_anchor=(0, -0.01), fontsize=8, frameon=False, ncols=columns)
+        grid[0, 1].legend(loc="upper left", bbox_to_anchor=(0, -0.01), fontsize=8, frameon=False, ncols=columns, markerscale=2)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     return figure
