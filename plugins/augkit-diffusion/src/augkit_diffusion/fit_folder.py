@@ -75,7 +75,12 @@ def check(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Note what is going to be learnt; raises like `check`."""
+    """Note what is going to be learnt, and remove what a kill or a full disk left half written.
+
+    One process at a time; raises like `check`.
+    """
+    for half in folder.glob("*.part"):
+        half.unlink(missing_ok=True)
     if not check(folder, settings):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / NOTE, {"settings": settings, "model": None})
