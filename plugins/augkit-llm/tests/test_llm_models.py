@@ -167,6 +167,13 @@ def test_shares_that_mean_nothing_are_refused(wrong: list[str]) -> None:
         parse_shares(wrong)
 
 
+def test_a_picture_counts_as_the_dearest_provider_counts_it() -> None:
+    """gpt-4o-mini: 2833 tokens and 5667 for each tile of 512 pixels, of which a contact sheet (558 x 1364) has six."""
+    blind = Question((Message("user", "look"),))
+    seen = Question((Message("user", "look", (b"png",)),))
+    assert most_tokens(seen) - most_tokens(blind) >= 2833 + 6 * 5667
+
+
 @given(st.text(min_size=6).filter(str.strip))
 def test_a_key_of_the_environment_is_never_told(secret: str) -> None:
     assert secret not in scrub(f"it was {secret}.", [secret]) or secret in "it was [key]."

@@ -211,6 +211,9 @@ def test_searches_on_other_recipes_or_stages_are_not_compared(tmp_path: Path, mo
         write(one, [third])
     with pytest.raises(StateError, match="there is no search here"):
         write(tmp_path / "nowhere")
+    for twice in ([tmp_path / "c" / ".." / "a" / "found"], [other, other]):
+        with pytest.raises(DataError, match="against itself, nor twice"):
+            write(one, twice)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=5), st.floats(0, 0.3), st.floats(0, 0.3))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from augkit_llm.cascade import hopeless
 from augkit_llm.controls import CONTROLS
 from augkit_llm.evaluate import balanced, baselines, check_recipe, measure, stages, tasks
 from augkit_llm.opening import settle
@@ -34,6 +35,19 @@ def test_the_error_of_balanced_accuracy_is_that_of_repeated_draws() -> None:
     spread = np.std([accuracy for accuracy, _ in drawn])
     assert abs(np.mean([error for _, error in drawn]) / spread - 1) < 0.05
     assert balanced([(1, 1), (0, 0), (1, 2)])[0] == 0.75  # a class without images says nothing
+
+
+def test_a_model_that_is_always_or_never_right_is_not_sure_of_it() -> None:
+    accuracy, error = balanced([(20, 20)] + [(0, 20)] * 9)
+    assert accuracy == 0.1 and 0.005 < error < 0.02
+    never, always = balanced([(0, 20)])[1], balanced([(20, 20)])[1]
+    assert never == pytest.approx(always) and always > balanced([(0, 200)])[1] > 0
+
+
+def test_what_is_hopeless_is_so_by_the_error_of_the_difference() -> None:
+    scores = {name: Score(name, 0.5, 0.03, {}) for name in CONTROLS}
+    for reward, error, expected in ((0.44, 0.0, True), (0.48, 0.0, False), (0.46, 0.04, False), (0.44, 0.04, True)):
+        assert bool(hopeless("x", {**scores, "x": Score("x", reward, error, {})})) == expected
 
 
 def test_more_seeds_lessen_only_the_error_that_comes_of_seeds() -> None:

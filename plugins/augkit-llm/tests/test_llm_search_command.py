@@ -33,9 +33,10 @@ def begin(folder: Path, *words: str | Path, model: str = "") -> Result:
 
 
 def test_a_search_tells_what_it_plans_does_and_finds(tmp_path: Path) -> None:
-    done = begin(tmp_path, "--evaluations", "60", "--budget-usd", "3")
+    done = begin(tmp_path, "--evaluations", "60", "--budget-usd", "3", "--sheet")
     assert done.exit_code == 0, done.output
     for words in (
+        "sees no images, so that --sheet shows it none",
         "4 strategies a generation",
         "quick (1 epochs, the best 4 go on), warm (1 epochs, the best 2 go on), full (1 epochs); 2 seeds",
         "beside none, uniform_class_choice, trivialaugment",

@@ -55,17 +55,33 @@ def test_the_file_is_read_like_any_other_and_says_where_it_comes_from(folder: Pa
         (("a", "--llm", "transcript:t.jsonl", "--out", "mine.yaml", "--prompts", "nope"), "there is no folder nope"),
         (("a", "--llm", "transcript:t.jsonl", "--out", "mine.yaml", "--rendering", "odd"), "strict, small, text"),
         (("a", "--llm", "transcript:t.jsonl", "--out", "mine.yaml", "--budget-usd", "0.02"), "raise --budget-usd"),
+        (("a", "--llm", "transcript:t.jsonl", "--out", "t.jsonl/mine.yaml"), "no file can be written here"),
+        (("a", "--llm", "transcript:t.jsonl", "--out", "folder.yaml", "--force"), "no file can be written here"),
+        (("a", "--llm", "none", "--out", "mine.yaml", "--data", "nope"), 'no recipe "nope"'),
+        (("a", "--llm", "openai/x", "--out", "mine.yaml", "--api-base", "http://a:b@c/v1"), "with its password"),
         (("a", "--llm", "transcript:no.jsonl", "--out", "mine.yaml"), "cannot read the transcript no.jsonl"),
         (("a", "--llm", "openai/x", "--out", "mine.yaml", "--usd-per-mtok", "2"), "two prices"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_exit_status_2(folder: Path, arguments: tuple[str, ...], told: str) -> None:
     Path("there.yaml").write_text("mine")
+    Path("folder.yaml").mkdir()
     result = run(*arguments)
     assert result.exit_code == 2 and not Path("mine.yaml").exists() and Path("there.yaml").read_text() == "mine"
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and told in errors[0]
     assert "Traceback" not in result.output
+
+
+def test_a_document_that_cannot_be_written_is_printed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("augkit_llm.files.write", full)
+    result = run("a", "--llm", "transcript:t.jsonl", "--out", "mine.yaml")
+    assert result.exit_code == 2 and "No space left on device" in result.stderr
+    (folder / "saved.yaml").write_text(result.stdout)
+    assert load_strategy(folder / "saved.yaml", registry()).hash == load_strategy(GOOD, registry()).hash
 
 
 def test_a_model_that_never_gets_it_right_leaves_no_file_and_its_faults(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,11 +181,12 @@ def hopeless(name: str, scores: Mapping[str, Score]) -> str:
     """'0.412, below uniform_class_choice (0.480) by more ...' for what is worse than every control; else nothing."""
     own = scores[name]
     lowest = min((scores[control] for control in CONTROLS), key=lambda one: one.reward)
-    if own.reward >= lowest.reward - own.standard_error:
+    error = math.hypot(own.standard_error, lowest.standard_error)
+    if own.reward >= lowest.reward - error:
         return ""
     return (
-        f"{own.reward:.3f}, below every control (the lowest, {lowest.name}: {lowest.reward:.3f}) by more than its"
-        f" standard error {own.standard_error:.3f}"
+        f"{own.reward:.3f}, below every control (the lowest, {lowest.name}: {lowest.reward:.3f}) by more than the"
+        f" standard error of the difference, {error:.3f}"
     )
 
 

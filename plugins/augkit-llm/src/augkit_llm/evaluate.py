@@ -231,10 +231,11 @@ def read_test(run: str) -> dict[str, Any]:
 def balanced(classes: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """Mean accuracy over classes of (right answers, images), and its standard error over the images, both 0..1.
 
-    Each class's answers are taken for draws of their own, with the unbiased variance of each class; a class with a
-    single image tells nothing of its own, which is one reason why `check_recipe` asks for `ENOUGH`.
+    Each class's answers are taken for draws of their own. Half an answer is added to either side before the variance is
+    taken, as Agresti and Coull do it for intervals, so that a model which is never or always right is not sure of it.
     """
-    known = [(right / images, images) for right, images in classes if images]
-    accuracy = sum(rate for rate, _ in known) / len(known)
-    variance = sum(rate * (1 - rate) / max(1, images - 1) for rate, images in known)
+    known = [(right, images) for right, images in classes if images]
+    accuracy = sum(right / images for right, images in known) / len(known)
+    rates = [((right + 0.5) / (images + 1), images) for right, images in known]
+    variance = sum(rate * (1 - rate) / images for rate, images in rates)
     return accuracy, math.sqrt(variance) / len(known)

@@ -38,4 +38,6 @@ def asked(
     known = next((one for one in RENDERINGS if one == rendering), None)
     if rendering is not None and known is None:
         raise ModelError(f'--rendering is one of {", ".join(RENDERINGS)}, not "{rendering}"')
+    if api_base is not None and "@" in api_base.partition("://")[2].partition("/")[0]:
+        raise ModelError("--api-base would be stored with its password; give it by the environment: OPENAI_API_KEY")
     return Options(known, api_base, parse_price(usd_per_mtok), priced, timeout)

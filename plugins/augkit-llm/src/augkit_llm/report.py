@@ -49,6 +49,10 @@ def collect(folder: Path, against: Sequence[Path], registry: Registry) -> dict[s
     """All figures of a report, as JSON values."""
     from augkit_llm.verdict import verdicts
 
+    places = [path.resolve() for path in (folder, *against)]
+    twice = next((path for path in places if places.count(path) > 1), None)
+    if twice is not None:
+        raise DataError("a search cannot be told against itself, nor twice; leave it out of --against", file=twice)
     with ExitStack() as stack:
         searches = [read(path) for path in (folder, *against)]
         for one in searches:

@@ -84,6 +84,8 @@ class Search:
         try:
             for model in self.proposer.opened.values():
                 self.teller.remark(getattr(model, "remark", ""))
+                blind = self.settings.sheet and getattr(model, "sees", False) is False
+                self.teller.remark(f"{model.name} sees no images, so that --sheet shows it none" if blind else "")
             self.teller.plan(self.settings, self.estimate(), self.questions())
             for generation in itertools.count():
                 self._generation(generation)

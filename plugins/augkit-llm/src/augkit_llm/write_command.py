@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,12 +52,15 @@ def write(
         augkit write "strong on frequent classes" --llm local --out mine.yaml --data cifar100-lt
         augkit write "" --llm none --seed 3 --out chance.yaml
     """
+    from augkit.lab.recipe import load_recipe
     from augkit.plugins import registry
     from augkit_llm.models import open_model
 
     _check_out(out, force)
     found = registry()
     if llm == "none":
+        if data is not None:
+            load_recipe(data, found)  # nothing is told of it, but a wrong name is wrong
         _save(out, *_by_chance(seed, found), found)
         return
     options = asked(rendering, api_base, usd_per_mtok, timeout, priced=budget_usd is not None)
@@ -75,13 +79,21 @@ def _check_out(out: Path, force: bool) -> None:
         raise AugkitError(f"a strategy is a file that ends in .yaml, not {out.name}")
     if out.exists() and not force:
         raise AugkitError("this file is there already; choose another name, or replace it with --force", file=out)
+    folder = next(one for one in out.absolute().parents if one.exists())
+    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise AugkitError("no file can be written here; choose another name", file=out)
 
 
 def _save(out: Path, document: dict[str, Any], header: list[str], found: Registry) -> None:
     from augkit.strategy.describe import words
-    from augkit_llm.files import write_document
+    from augkit_llm.files import write_document, yaml_text
 
-    strategy = write_document(out, document, found, [time.strftime("%Y-%m-%d"), *header])
+    header = [time.strftime("%Y-%m-%d"), *header]
+    try:
+        strategy = write_document(out, document, found, header)
+    except AugkitError:
+        print(yaml_text(document, header))  # it may have been paid for
+        raise
     print(f"{words(strategy)}\n\n{header[-1]}\n{out}")
 
 
