@@ -60,6 +60,34 @@ def pipeline(vocabulary: Path, *, checker: bool, seed: int) -> Any:
         )
 
 
+def save_xl(folder: Path) -> Path:
+    """The same as Stable Diffusion XL is built: two text encoders, and no safety checker."""
+    from augkit_diffusion.pipelines import quiet
+    from transformers import CLIPTextModelWithProjection
+
+    with quiet() as diffusers, torch.random.fork_rng([]):
+        small = pipeline(folder.parent / "vocabulary", checker=False, seed=0)
+        config = small.text_encoder.config
+        config.projection_dim = 32
+        unet = diffusers.UNet2DConditionModel.from_config(
+            small.unet.config,
+            cross_attention_dim=64,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+        )
+        diffusers.StableDiffusionXLPipeline(
+            vae=small.vae,
+            text_encoder=small.text_encoder,
+            text_encoder_2=CLIPTextModelWithProjection(config),
+            tokenizer=small.tokenizer,
+            tokenizer_2=small.tokenizer,
+            unet=unet,
+            scheduler=small.scheduler,
+        ).save_pretrained(folder)
+    return folder
+
+
 def _words(folder: Path) -> tuple[Any, Any]:
     """A byte-pair tokenizer without merges, so that each letter is a token, and its text encoder."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer

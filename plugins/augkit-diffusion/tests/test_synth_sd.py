@@ -12,7 +12,7 @@ import pytest
 import torch
 from augkit_diffusion.pipeline_folder import HASHES, open_folder
 from safetensors.torch import load_file, save_file
-from sd_parts import SIDE, made, opened, save_pipeline, wishes
+from sd_parts import SIDE, made, opened, save_pipeline, save_xl, wishes
 
 from augkit.errors import AugkitError, DataError
 
@@ -148,6 +148,25 @@ def test_a_variant_is_read_where_there_is_nothing_else(tmp_path: Path, model: Pa
     assert (half / "unet/diffusion_pytorch_model.fp16.safetensors").is_file()
     source, plain = opened("sd", tmp_path, half), opened("sd", tmp_path, model)
     assert np.array_equal(made(source, wishes(source, 0, range(3))), made(plain, wishes(plain, 0, range(3))))
+
+
+def test_other_kinds_of_pipelines_are_loaded_as_well(tmp_path: Path) -> None:
+    model = save_xl(tmp_path / "xl")
+    source, later = opened("sd", tmp_path, model), opened("sd", tmp_path, model)
+    told = source.identity()
+    assert told["pipeline"] == "StableDiffusionXLPipeline" and told["guidance"] == 5.0 and told["made_at"] == SIDE
+    images = made(source, wishes(source, 0, range(6)))
+    assert np.array_equal(images[3:], made(later, wishes(later, 0, range(3, 6)))) and len(np.unique(images)) > 50
+    changed = opened("translate", tmp_path, model, begin="inter")
+    assert made(changed, wishes(changed, 0, range(3))).shape == (3, 16, 16, 3)
+
+
+def test_numbers_that_overflow_are_told(tmp_path: Path, model: Path) -> None:
+    source = opened("sd", tmp_path, model)
+    with torch.no_grad():
+        source.pipeline.pipe.vae.decoder.conv_out.bias[:] = float("nan")
+    with pytest.raises(AugkitError, match="numbers overflow in float32; say --precision"):
+        source.make(wishes(source, 0, range(3)))
 
 
 def broken(model: Path, folder: Path, what: str) -> Path:

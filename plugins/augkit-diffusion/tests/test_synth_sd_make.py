@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sd_parts import COUNTS, opened, recipe, save_pipeline, wishes
 from synth_parts import begin, synth, tree
+from synth_parts import recipe as grouped
 
 TARGET = 11
 
@@ -103,6 +104,18 @@ def test_translated_images_tell_what_they_begin_with(tmp_path: Path, model: Path
         label = list(COUNTS).index(row["class"])
         (wish,) = wishes(source, label, range(row["number"], row["number"] + 1))
         assert row["source_image"] == f"row {wish.row}" and row["begin"] == "inter" and row["strength"] == 0.5
+
+
+def test_groups_stand_in_prompts(tmp_path: Path, model: Path) -> None:
+    asked = ["make", grouped(tmp_path, groups=True), "--target", 2, "--source", "sd", "--model", model, "--steps", 1]
+    asked += ["--out", tmp_path / "synth", "--option", "template=a {class} {group}"]
+    done = synth(*asked)
+    assert done.exit_code == 2 and "but these images are of no group; say --groups" in done.output
+    assert not (tmp_path / "synth").exists()
+    done = synth(*asked, "--groups")
+    assert done.exit_code == 0, done.output
+    prompts = {row["prompt"] for row in Store.open(tmp_path / "synth").images()}
+    assert prompts == {"a .. on water", "a grün blau on/land", "a grün blau on water"}
 
 
 def test_a_plan_times_a_few_images_and_writes_nothing(tmp_path: Path, model: Path) -> None:

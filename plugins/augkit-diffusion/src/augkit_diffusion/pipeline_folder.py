@@ -129,7 +129,7 @@ def _fetch(name: str, safety_checker: bool) -> Path:
         try:
             return Path(diffusers.DiffusionPipeline.download(name, use_safetensors=True, **less))
         except Exception as error:  # whatever network, hub and cache may raise: all that is told is that it failed
-            reason = " ".join(str(error).split()).partition(". ")[0][:200].rstrip(".")
+            reason = re.split(r"\. | \(", " ".join(str(error).split()))[0][:200].rstrip(".")
             raise DataError(
                 f'"{name}" is no folder here, and could not be fetched from the hub as safetensors ({reason});'
                 " name a folder, or try again with a network"

@@ -65,7 +65,6 @@ class Pipeline:
         if self.folder.checked and getattr(pipe, "safety_checker", None) is None:
             raise DataError("the pipeline's safety checker was not loaded; get the folder anew", file=self.folder.path)
         pipe.set_progress_bar_config(disable=True)
-        pipe.to(self.device)
         if self.low:
             spare_memory(pipe)
         return pipe
@@ -79,7 +78,7 @@ class Pipeline:
             more = {"safety_checker": None, "requires_safety_checker": False}
         with quiet() as diffusers:
             try:
-                return getattr(diffusers, LOADERS[self.task]).from_pretrained(
+                pipe = getattr(diffusers, LOADERS[self.task]).from_pretrained(
                     str(path),
                     torch_dtype=kinds[self.precision],
                     use_safetensors=True,
@@ -87,6 +86,7 @@ class Pipeline:
                     variant=self.folder.variant,
                     **more,
                 )
+                return pipe.to(self.device)
             except Exception as error:  # diffusers, transformers and safetensors each raise their own
                 if is_out_of_memory(error):
                     raise DataError("the model does not fit into the memory of this device", file=path) from error
@@ -128,7 +128,8 @@ class Pipeline:
         found = found[0] if isinstance(found, (list, tuple)) else found
         if not isinstance(found, int):
             raise AugkitError(f"{self.folder.kind} does not tell its images' size; say --option made_at=512")
-        return found * int(getattr(pipe, "vae_scale_factor", 1))
+        scale: int = getattr(pipe, "vae_scale_factor", 0) or getattr(pipe, "movq_scale_factor", 1)
+        return found * scale
 
     def draw(
         self, request: Request, *, steps: int, guidance: float | None, size: int, strength: float | None = None
@@ -142,7 +143,7 @@ class Pipeline:
         """
         try:
             return self._drawn(request, steps, guidance, size, strength)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if self.low:
@@ -155,7 +156,7 @@ class Pipeline:
         spare_memory(self.pipe)
         try:
             return self._drawn(request, steps, guidance, size, strength)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise AugkitError("out of memory; make fewer images at once (--batch 1)") from error
