@@ -22,6 +22,14 @@ POOLED = {
         {"batch": [{"cutmix": {"partner": "pool", "weights": "1 / class_count", "label": "kept * (y != partner)"}}]}
     ],
 }
+ACROSS = {
+    "augkit": 1,
+    "name": "across",
+    "pipeline": [
+        {"hflip": {"p": "0.5 * is_synthetic"}},
+        {"batch": [{"mixup": {"across": "synthetic"}}, {"mosaic": {"across": "group", "weights": "1 / class_count"}}]},
+    ],
+}
 VARYING = {
     "augkit": 1,
     "name": "varying",
@@ -66,21 +74,26 @@ NAMES = [
 ]
 
 
+def companions(size: int, device: str) -> dict[str, torch.Tensor]:
+    index = torch.arange(size, device=device)
+    return {"index": index, "group": index % 2, "is_synthetic": index % 3 == 0}
+
+
 def takes_no_value(source: Any, out: Output | None) -> None:
-    policy = Policy.load(source, class_counts=COUNTS, num_samples=100, out=out)
-    labels, index = torch.arange(8) % 3, torch.arange(8)
-    policy(torch.zeros(8, 3, 16, 16, dtype=torch.uint8), labels, index=index)  # an epoch begins on the host
+    policy = Policy.load(source, class_counts=COUNTS, groups=2, num_samples=100, out=out)
+    labels, told = torch.arange(8) % 3, companions(8, "cpu")
+    policy(torch.zeros(8, 3, 16, 16, dtype=torch.uint8), labels, **told)  # an epoch begins on the host
     policy.to("meta")
     for _ in range(2):
         images = torch.empty(8, 3, 16, 16, dtype=torch.uint8, device="meta")
-        inputs, targets = policy(images, labels.to("meta"), index=index.to("meta"))
+        inputs, targets = policy(images, labels.to("meta"), **{name: value.to("meta") for name, value in told.items()})
         policy.observe(torch.empty(len(inputs), 3, device="meta"))
         assert inputs.device.type == targets.device.type == "meta"
 
 
 @pytest.mark.parametrize(
     "source",
-    [*NAMES, LEARNER, POOLED, VARYING, BLENDED, VIEWED, EVERYTHING],
+    [*NAMES, LEARNER, POOLED, ACROSS, VARYING, BLENDED, VIEWED, EVERYTHING],
     ids=lambda s: s if isinstance(s, str) else s["name"],
 )
 def test_a_step_needs_no_value_from_the_device(source: Any) -> None:
@@ -108,15 +121,15 @@ def test_meta_tensors_do_notice_a_look() -> None:
 # ---- on a GPU
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-SOURCES = ["randaugment", "mixup_cutmix", LEARNER, POOLED, VARYING, BLENDED, VIEWED, EVERYTHING]
+SOURCES = ["randaugment", "mixup_cutmix", LEARNER, POOLED, ACROSS, VARYING, BLENDED, VIEWED, EVERYTHING]
 HALF = Output(torch.bfloat16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def steps(policy: Policy, size: int, batches: int) -> None:
-    labels, index = torch.arange(64, device="cuda") % 3, torch.arange(64, device="cuda")
+    labels, told = torch.arange(64, device="cuda") % 3, companions(64, "cuda")
     images = torch.randint(0, 256, (64, 3, size, size), dtype=torch.uint8, device="cuda")
     for _ in range(batches):
-        inputs, _targets = policy(images, labels, index=index)
+        inputs, _targets = policy(images, labels, **told)
         policy.observe(torch.zeros(len(inputs), 3, device="cuda"))
 
 
@@ -124,7 +137,9 @@ def steps(policy: Policy, size: int, batches: int) -> None:
 @pytest.mark.parametrize("executor", ["batched", "compiled"])
 @pytest.mark.parametrize("source", SOURCES, ids=lambda s: s if isinstance(s, str) else s["name"])
 def test_a_gpu_sees_nobody_wait(source: Any, executor: str) -> None:
-    policy = Policy.load(source, class_counts=COUNTS, num_samples=100, out=HALF, executor=executor, device="cuda")
+    policy = Policy.load(
+        source, class_counts=COUNTS, groups=2, num_samples=100, out=HALF, executor=executor, device="cuda"
+    )
     steps(policy, 32, 3)  # an epoch begins on the host, graphs are compiled and captured
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -139,10 +154,10 @@ def test_a_gpu_sees_nobody_wait(source: Any, executor: str) -> None:
 def test_a_gpu_draws_what_the_host_draws(source: Any) -> None:
     plans = []
     for device in ("cpu", "cuda"):
-        policy = Policy.load(source, class_counts=COUNTS, num_samples=100, device=device)
-        labels, index = torch.arange(64, device=device) % 3, torch.arange(64, device=device)
+        policy = Policy.load(source, class_counts=COUNTS, groups=2, num_samples=100, device=device)
+        labels = torch.arange(64, device=device) % 3
         images = torch.zeros(64, 3, 16, 16, dtype=torch.uint8, device=device)
-        plans.append(policy.plan(labels, index=index, images=images).to("cpu"))
+        plans.append(policy.plan(labels, **companions(64, device), images=images).to("cpu"))
     host, device_plan = plans
     slots = host.choice.shape[1]  # on the host slots that nobody uses are cut off
     assert torch.equal(host.choice, device_plan.choice[:, :slots]) and (device_plan.choice[:, slots:] < 0).all()
