@@ -37,6 +37,7 @@ def train(
         augkit train recipe.yaml --out runs/mine
         augkit train recipe.yaml --out runs/mine --resume
     """
+    from augkit.lab.fairness import lines
     from augkit.lab.folder import SUMMARY
     from augkit.lab.progress import by_stage, tested
     from augkit.lab.run import train as run
@@ -51,6 +52,8 @@ def train(
     for line in by_stage(summary.get("stages", ())):
         print(line)
     print(tested(summary))
+    for line in lines(summary["groups"]) if "groups" in summary else ():
+        print(line)
     print(folder)
 
 

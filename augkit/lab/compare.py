@@ -18,7 +18,7 @@ from augkit.lab import paired
 from augkit.lab.grid import DONE, LOGS, RUNS, Cell, Grid, check_folder, settle, settled, tasks, try_out
 from augkit.lab.intensity import INTENSITY
 from augkit.lab.metrics import GROUPS
-from augkit.lab.tables import write_tables
+from augkit.lab.tables import BY_GROUP, write_tables
 from augkit.plugins import registry as default_registry
 from augkit.registry import Registry
 
@@ -129,6 +129,9 @@ def _facts(folder: Path) -> dict[str, Any]:
     lines = (folder / files.METRICS).read_text(encoding="utf-8").splitlines()
     minutes = sum(json.loads(line)["seconds"] for line in lines) / 60
     test = {name: None if value is None else 100 * value for name, value in summary["test"].items()}
+    by_group = summary.get("groups")  # where the test images' groups are known
+    if by_group is not None:
+        test |= {name: 100 * by_group[name] for name in BY_GROUP}
     run = {
         "folder": f"{RUNS}/{folder.name}",
         "test": test,
@@ -143,9 +146,10 @@ def _row(grid: Grid, policy: str, loss: str, runs: Mapping[Cell, dict[str, Any]]
     own = {seed: runs[cell] for seed in grid.seeds if (cell := Cell(policy, loss, seed)) in runs}
     control = {seed: runs[cell] for seed in own if (cell := Cell(grid.control, loss, seed)) in runs}
     row: dict[str, Any] = {"policy": policy, "loss": loss, "seeds": list(own)}
-    for column in COLUMNS:
-        values = [facts["test"][column] for facts in own.values() if facts["test"][column] is not None]
-        row[column] = asdict(paired.mean(values)) if values else None
+    for column in (*COLUMNS, *BY_GROUP):
+        values = [facts["test"][column] for facts in own.values() if facts["test"].get(column) is not None]
+        if values or column in COLUMNS:
+            row[column] = asdict(paired.mean(values)) if values else None
     row["difference"] = None
     if policy != grid.control and control:
         pairs = [(own[seed]["test"]["all"], facts["test"]["all"]) for seed, facts in control.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -41,13 +42,18 @@ class Stage:
     """[n] bool: which of those are synthetic."""
     spare: Part
     """Synthetic images that may take real ones' places; none unless the recipe says so."""
-    class_counts: Tensor
-    """[C] float32 images of each class among the part's, on the device."""
-    group_names: tuple[str, ...]
+    facts: Mapping[str, Any]
+    """What a loss may know of the stage: `class_counts` [C] and `group_counts` [C, G] float32 of the part's images, on
+    the device, `group_names` and `epochs`."""
     mixing: bool
     function: named.Bound
     sampler: Sampler
     loss: named.Bound
+
+    @property
+    def class_counts(self) -> Tensor:
+        """[C] float32 images of each class among the part's, on the device."""
+        return self.facts["class_counts"]  # type: ignore[no-any-return]
 
     @property
     def rows(self) -> np.ndarray:
@@ -119,6 +125,13 @@ def _stage(
     rows, spare = images_of(recipe, number, data)
     part = _part(data, rows)
     counts = torch.from_numpy(np.bincount(part.labels, minlength=data.num_classes))
+    cells = np.bincount(part.cells, minlength=data.num_classes * part.group_count)
+    facts: dict[str, Any] = {
+        "class_counts": counts.to(device, torch.float32),
+        "group_counts": torch.from_numpy(cells).to(device, torch.float32).view(data.num_classes, -1),
+        "group_names": data.group_names,
+        "epochs": epochs,
+    }
     own: Mapping[str, object] = {
         "epochs": epochs,
         "schedule": said.schedule or recipe.schedule,
@@ -133,12 +146,11 @@ def _stage(
         part=part,
         synthetic=data.synthetic[rows],
         spare=_part(data, spare),
-        class_counts=counts.to(device, torch.float32),
-        group_names=data.group_names,
+        facts=facts,
         mixing=said.mixing,
         function=named.bind(registry.stages[said.name], said.options, named.STAGE_FACTS),
         sampler=_sampler(said.sampler or recipe.sampler, recipe, data, registry, begin, epochs),
-        loss=named.bind(registry.losses[recipe.loss.name], recipe.loss.options, named.LOSS_FACTS),
+        loss=_loss(recipe, data, registry, facts),
     )
 
 
@@ -146,6 +158,15 @@ def _part(data: Data, rows: np.ndarray) -> Part:
     labels, groups = data.train.labels.cpu().numpy()[rows], data.train.groups
     known = None if groups is None else groups.cpu().numpy()[rows]
     return Part(rows, labels, known, data.num_classes, max(1, len(data.group_names)))
+
+
+def _loss(recipe: Recipe, data: Data, registry: Registry, facts: Mapping[str, Any]) -> named.Bound:
+    """The recipe's loss; one that remembers is made anew for each stage."""
+    said, known = recipe.loss, registry.losses[recipe.loss.name]
+    loss = named.bind(known, said.options, named.LOSS_FACTS)
+    if loss.wanted & {"groups", "group_names", "group_counts"} and data.train.groups is None:
+        raise DataError(f'the loss "{said.name}" works by group, and {NO_GROUPS}')
+    return named.bind(loss(**facts), {}, named.LOSS_FACTS) if inspect.isclass(known) else loss
 
 
 def _sampler(said: SamplerRecipe, recipe: Recipe, data: Data, registry: Registry, begin: int, epochs: int) -> Sampler:

@@ -19,6 +19,7 @@ from augkit.errors import DataError, StateError
 
 RECIPE, CHECKPOINT, METRICS = "recipe.yaml", "checkpoint.pt", "metrics.jsonl"
 ENVIRONMENT, SUMMARY, PER_CLASS, OPERATORS = "environment.json", "summary.json", "per_class.csv", "operators.json"
+PER_GROUP = "per_group.csv"
 _HALF, _LOCK = ".part", ".lock"
 _PATIENCE = 10.0  # seconds: what was started by a process that was just killed needs a moment to end
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from augkit.binding import class_signals
-from augkit.errors import AugkitError, DataError, DocumentError, InputError
-from augkit.lab import experts, metrics, models, named, optimise
+from augkit.errors import AugkitError, DocumentError, InputError
+from augkit.lab import experts, fairness, metrics, models, named, optimise
 from augkit.lab.augmentation import Normalise, build_policy, probe_pool
 from augkit.lab.course import Stage, plan
-from augkit.lab.data import NO_GROUPS, Data, Split
+from augkit.lab.data import Data, Split
 from augkit.lab.recipe import Recipe
 from augkit.learning.probes import Answer
 from augkit.policy import Policy
@@ -81,11 +81,9 @@ class Training:
         """
         stage, logits, groups = self.stage, logits.float(), self.data.train.groups
         facts: dict[str, Any] = {
-            "class_counts": stage.class_counts,
+            **stage.facts,
             "epoch": self.epoch - stage.begin,
-            "epochs": stage.epochs,
             "views": len(self.policy.views),
-            "group_names": stage.group_names,
             "groups": None if groups is None else groups[where].repeat(max(1, len(self.policy.views))),
         }
         if "experts" in stage.loss.wanted:
@@ -104,7 +102,7 @@ class Training:
         """Model, optimiser, schedule, policy, random state and records. The data's order needs only seed and epoch."""
         plain = (int, float, str, list, type(None))
         schedule = {name: value for name, value in self.schedule.state_dict().items() if isinstance(value, plain)}
-        random = {"cpu": torch.get_rng_state()}
+        random, loss = {"cpu": torch.get_rng_state()}, self.stage.loss.function
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
@@ -114,6 +112,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": schedule,
             "policy": self.policy.state_dict(),
+            "loss": loss.state_dict() if hasattr(loss, "state_dict") else {},
             "random": random,
             "records": self.records,
         }
@@ -126,6 +125,8 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.policy.load_state_dict(state["policy"])
+        if hasattr(self.stage.loss.function, "load_state_dict"):
+            self.stage.loss.function.load_state_dict(state["loss"])
         self.records = list(state["records"])
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda":
@@ -188,8 +189,12 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
             " with views, such as augmix, or another loss",
             path="loss",
         )
-    if {"groups", "group_names"} & stages[0].loss.wanted and data.train.groups is None:
-        raise DataError(f'the loss "{recipe.loss.name}" works by group, and {NO_GROUPS}')
+    if getattr(registry.losses[recipe.loss.name], "wants_labels", False) and policy.strategy.mixes:
+        raise DocumentError(
+            f'"{recipe.loss.name}" needs to know the one class of each image, and "{recipe.policy_name}" mixes images:'
+            " take a policy that does not, or another loss",
+            path="loss",
+        )
     if not recipe.test and data.val is None:
         raise DocumentError(
             "nothing measures this run: leave test at true, or hold images out with data.validation_per_class",
@@ -309,6 +314,10 @@ def _finish_epoch(run: Training, record: Record, seconds: float, seconds_input: 
     if "model" in run.policy.needs:
         record["seconds_probes"] = run.policy.probe_seconds  # part of the others
     if run.recipe.test and run.stage is not run.stages[-1] and record["epoch"] + 1 == run.stage.end:
-        record["test"] = run.evaluate(run.data.test)[0].summary(run.data.real_counts)  # told, and nothing else
+        scores, logits = run.evaluate(run.data.test)  # told, and nothing else
+        record["test"] = scores.summary(run.data.real_counts)
+        by_group = fairness.measure(logits, run.data.test, run.data)
+        if by_group is not None:
+            record["test_groups"] = by_group.summary()
     run.records.append(record)
     return record

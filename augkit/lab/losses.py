@@ -4,10 +4,17 @@ Targets are labels [B] int64, or dense [B, C] float32 (mixed images, smoothed la
 that has a parameter of its name: `class_counts` [C] float32 training images of each class of the stage, on the logits'
 device; `epoch` and `epochs`, of the stage, 0-based; `views`, how many results of each image the policy makes (a loss
 that asks for it is refused beside a policy without views); `groups` [B] int64 of the batch's images, on the device, and
-`group_names` (refused where the data know no groups). Every other keyword-only parameter is an option.
+`group_names`, and `group_counts` [C, G] float32 training images of each class in each group (all three refused where
+the data know no groups). Every other keyword-only parameter is an option.
 
 On dense targets each loss here is linear in the target, as mixing papers train: the loss of every class weighted by
-its share. So one-hot targets give what labels give, to rounding. Functions keep nothing from call to call.
+its share. So one-hot targets give what labels give, to rounding.
+
+A function keeps nothing from call to call. A loss that remembers is a class: each stage makes an instance, with the
+options and with those facts that hold for a whole stage (`class_counts`, `group_counts`, `group_names`, `epochs`) that
+its `__init__` has keyword-only parameters for. The instance is called as a function is, without options, and its
+`state_dict()` and `load_state_dict(state)` put what it remembers into checkpoints. A loss with `wants_labels = True` is
+refused beside a policy that mixes images, whose targets are dense.
 """
 
 from __future__ import annotations
@@ -20,6 +27,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
+
+from augkit.lab.group_dro import GroupDRO
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -161,7 +170,8 @@ def jsd(logits: Tensor, targets: Tensor, *, views: int) -> Tensor:
     return loss
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
+LOSSES: dict[str, Callable[..., Any]] = {
     loss.__name__: loss
     for loss in (ce, ce_drw, class_balanced, focal, balanced_softmax, logit_adjustment, ldam_drw, jsd)
 }
+LOSSES["group_dro"] = GroupDRO

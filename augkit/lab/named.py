@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from augkit.errors import nearest
 from augkit.strategy.problems import shown
 
-LOSS_FACTS = ("class_counts", "epoch", "epochs", "views", "experts", "groups", "group_names")
+LOSS_FACTS = ("class_counts", "epoch", "epochs", "views", "experts", "groups", "group_names", "group_counts")
 SAMPLER_FACTS = ("epoch", "epochs", "group_counts")
 STAGE_FACTS = ()
 ANSWER_FACTS = ("class_counts",)
@@ -83,7 +83,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _types(function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return get_type_hints(function, include_extras=True)
+        return get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
     except Exception:  # names that exist for type checkers only: the options of such a function go unchecked
         return {}
 

@@ -18,8 +18,8 @@ import torch
 
 from augkit.errors import DocumentError, StateError
 from augkit.lab import data as lab_data
+from augkit.lab import fairness, models, optimise
 from augkit.lab import folder as files
-from augkit.lab import models, optimise
 from augkit.lab.augmentation import own_operators, strategy_of
 from augkit.lab.board import Board
 from augkit.lab.board import check as check_board
@@ -52,7 +52,7 @@ def train(
 
     Returns:
         The run folder: `recipe.yaml` (resolved), `environment.json`, `metrics.jsonl`, `per_class.csv`, `summary.json`,
-        `operators.json`, `checkpoint.pt` and pictures.
+        `operators.json`, `checkpoint.pt` and pictures, and `per_group.csv` where groups are known.
 
     Raises:
         AugkitError: the recipe, the data or the folder is wrong.
@@ -245,7 +245,7 @@ def finish(run: Training, folder: Path) -> None:
 
     which, split = ("test", run.data.test) if run.recipe.test else ("val", run.data.val)
     assert split is not None  # `prepare` refuses such a recipe without any
-    scores, _ = run.evaluate(split)
+    scores, logits = run.evaluate(split)
     names, groups = run.data.class_names, group_of(run.data.real_counts)
     real = run.data.real_counts
     columns = (tensor.tolist() for tensor in (real, run.data.class_counts - real, scores.seen, scores.correct))
@@ -254,7 +254,10 @@ def finish(run: Training, folder: Path) -> None:
     header = ("class", "name", "train_images", "group", f"{which}_images", "correct", "accuracy", "synthetic_images")
     files.write_table(folder / files.PER_CLASS, header, rows)
     files.write_json(folder / files.OPERATORS, operator_use(run))
-    summary = summarise(run, scores)
+    by_group = fairness.measure(logits, split, run.data)
+    if by_group is not None:
+        files.write_table(folder / files.PER_GROUP, fairness.HEADER, by_group.rows(fairness.images(run.data)))
+    summary = summarise(run, scores, None if by_group is None else by_group.summary())
     draw_run(folder)
     files.write_json(folder / files.SUMMARY, summary)
 
@@ -270,8 +273,11 @@ def operator_use(run: Training) -> dict[str, Any]:
     }
 
 
-def summarise(run: Training, scores: Scores) -> dict[str, Any]:
-    """The run in one page: the last epoch's accuracy, what it cost, and what identifies it."""
+def summarise(run: Training, scores: Scores, by_group: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The run in one page: the last epoch's accuracy, what it cost, and what identifies it.
+
+    `by_group` is `GroupScores.summary` of the images that measure the run, if their groups are known.
+    """
     last = run.records[-1]
     seconds = statistics.median(record["seconds"] for record in run.records)
     parts = [record["seconds_input"] for record in run.records if record["seconds_input"] is not None]
@@ -279,16 +285,21 @@ def summarise(run: Training, scores: Scores) -> dict[str, Any]:
     test = scores.summary(run.data.real_counts) if run.recipe.test else None
     tests = [run.records[stage.end - 1].get("test") for stage in run.stages[:-1]] + [test]
     read = "last epoch, test set read once" if len(run.stages) == 1 else "last epoch, test set read after each stage"
-    stages = [
+    stages: list[dict[str, Any]] = [
         {"stage": stage.name, "epochs": stage.epochs, "images": len(stage.rows), "test": of_stage}
         for stage, of_stage in zip(run.stages, tests, strict=True)
     ]
+    if by_group is not None and run.recipe.test:
+        groups = [run.records[stage.end - 1].get("test_groups") for stage in run.stages[:-1]] + [by_group]
+        for entry, found in zip(stages, groups, strict=True):
+            entry["groups"] = found
     return {
         "name": run.recipe.name,
         "policy": run.recipe.policy_name,
         "seed": run.recipe.seed,
         "epochs": run.recipe.all_epochs,
         "test": test,
+        **({} if by_group is None else {"groups": by_group}),
         "reported": read if run.recipe.test else "last epoch, validation images; the test set was not read",
         "stages": stages,
         "val": last.get("val"),

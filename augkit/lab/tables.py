@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,30 @@ from augkit.lab.metrics import GROUPS
 
 Results = Mapping[str, Any]
 COLUMNS = ("all", *GROUPS)
+BY_GROUP = {"worst_cell": "worst class in a group", "worst_group": "worst group"}
+"""Columns of data whose groups are known, see `augkit.lab.fairness`."""
 TABLE, SHEET = "table.md", "table.csv"
 INTENSITY = {"operators": "operators an image", "strength": "mean strength", "changed": "changed pixels"}
 
 
 def rows(results: Results) -> list[dict[str, str]]:
     """A line for each policy and loss; every cell is text."""
-    return [_line(row, results["control"]) for row in results["rows"]]
+    grouped = by_group(results)
+    return [_line(row, results["control"], grouped) for row in results["rows"]]
 
 
-def _line(row: Mapping[str, Any], control: str) -> dict[str, str]:
+def by_group(results: Results) -> list[str]:
+    """The columns of `BY_GROUP` that any row has."""
+    return [column for column in BY_GROUP if any(row.get(column) for row in results["rows"])]
+
+
+def _line(row: Mapping[str, Any], control: str, grouped: Sequence[str]) -> dict[str, str]:
     line = {"policy": row["policy"], "loss": row["loss"]}
     for column in COLUMNS:
         found = row[column]
         line[column] = ("absent" if row["seeds"] else "failed") if found is None else _mean(found)
+    for column in grouped:
+        line[BY_GROUP[column]] = _mean(row[column]) if row.get(column) else "failed"
     found = row["difference"]
     line[f"against {control}"] = "" if found is None else f"{found['mean']:+.1f}{_interval(found)}"
     line["which means"] = "" if found is None else found["verdict"]
@@ -99,14 +109,15 @@ def _origin(results: Results) -> list[str]:
 def write_tables(results: Results, out: Path) -> None:
     """Write `table.md` and `table.csv`; in the latter every number has a column of its own."""
     files.write(out / TABLE, markdown(results))
-    lines = [_numbers(row) for row in results["rows"]]
+    grouped = by_group(results)
+    lines = [_numbers(row, grouped) for row in results["rows"]]
     files.write_table(out / SHEET, tuple(lines[0]), (line.values() for line in lines))
 
 
-def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(row: Mapping[str, Any], grouped: Sequence[str]) -> dict[str, Any]:
     line = {"policy": row["policy"], "loss": row["loss"], "seeds": len(row["seeds"])}
-    for column in COLUMNS:
-        line |= {f"{column}_{part}": (row[column] or {}).get(part) for part in ("mean", "error")}
+    for column in (*COLUMNS, *grouped):
+        line |= {f"{column}_{part}": (row.get(column) or {}).get(part) for part in ("mean", "error")}
     difference = row["difference"] or {}
     line |= {f"difference_{part}": difference.get(part) for part in ("mean", "error", "low", "high", "p", "p_holm")}
     line |= {"verdict": difference.get("verdict"), "minutes": row["minutes"]}
