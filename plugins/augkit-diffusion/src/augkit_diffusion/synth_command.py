@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-
 import typer
 
+from augkit_diffusion.filter_command import filter as filter_images
 from augkit_diffusion.listing_command import sources
+from augkit_diffusion.look_command import look
 from augkit_diffusion.make_command import make
 from augkit_diffusion.modifiers_command import modifiers
 from augkit_diffusion.plan_command import plan
+from augkit_diffusion.replace_command import replace
 
 app = typer.Typer(
     name="synth",
@@ -21,10 +21,8 @@ app = typer.Typer(
 )
 app.command()(plan)
 app.command()(make)
-for verb in ("filter", "look"):
-    if find_spec(f"augkit_diffusion.{verb}_command") is not None:
-        function = getattr(import_module(f"augkit_diffusion.{verb}_command"), verb, None)
-        if function is not None:
-            app.command(name=verb)(function)
+app.command(name="filter")(filter_images)
+app.command()(look)
+app.command()(replace)
 app.command()(modifiers)
 app.command()(sources)
