@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch, here and in processes that begin meanwhile
+
 import hashlib
 import multiprocessing
-import os
 import resource
 import sys
 import textwrap

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,6 +191,27 @@ def test_a_full_disk_stops_in_one_sentence_and_leaves_whole_images(tmp_path: Pat
     assert len(Store.open(tmp_path / "synth").images()) == sum(14 - count for count in COUNTS)
 
 
+def test_a_disk_that_fills_up_is_gone_on_with_when_there_is_room(tmp_path: Path) -> None:
+    disk, path = tmp_path / "disk", recipe(tmp_path)
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs leave to mount")
+    try:
+        words = ("make", path, "--target", 60, "--out", disk / "synth", *STAMPS)
+        done = synth(*words)
+        assert done.exit_code == 2 and "no room to write (No space left on device)" in done.stderr
+        there = tree(disk / "synth")
+        assert 10 < len(there) < 217
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        assert f"{217 - len(there)} images made" in synth(*words).output
+        whole = made(tmp_path, *STAMPS, target="60")
+        assert tree(disk / "synth") == tree(whole) and tree(whole).items() >= there.items()
+        assert Store.open(disk / "synth").manifest().equals(Store.open(whole).manifest())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_an_interruption_leaves_an_orderly_store(tmp_path: Path) -> None:
     words = ("synth", "make", recipe(tmp_path), "--target", 30, "--out", tmp_path / "synth", *STAMPS)
     running = begin(tmp_path / "logs", *words, "--option", "seconds=0.2")
@@ -215,6 +237,26 @@ def test_a_process_that_breaks_ends_all(tmp_path: Path) -> None:
     done = synth("make", recipe(tmp_path), *words)
     assert done.exit_code == 2 and "RuntimeError: the model broke" in done.output
     assert 0 < len(Store(tmp_path / "synth", Store.open(tmp_path / "synth").settings).images()) < 33
+
+
+@pytest.mark.slow
+def test_shards_at_once_learn_once(tmp_path: Path) -> None:
+    """The process that comes second waits for the first one to learn, and takes what it learnt."""
+    options = ("width=16", "patch=4", "steps=4", "train_steps=30", "train_batch=8")
+    words = ("make", recipe(tmp_path), "--target", 14, "--source", "fit", "--batch", 4)
+    words += tuple(word for option in options for word in ("--option", option))
+    whole, shards = tmp_path / "whole", tmp_path / "shards"
+    assert begin(tmp_path / "logs", "synth", *words, "--out", whole).wait()[0] == 0
+    more = ("--out", shards, "--shard")
+    both = [begin(tmp_path / f"logs{i}", "synth", *words, *more, f"{i}/2") for i in (1, 2)]
+    waited = []
+    for process in both:
+        status, _, errors = process.wait()
+        assert status == 0, errors
+        waited.append("another process prepares the source" in errors)
+    assert waited.count(True) <= 1
+    assert tree(shards) == tree(whole)
+    assert (shards / "manifest.parquet").read_bytes() == (whole / "manifest.parquet").read_bytes()
 
 
 @pytest.mark.slow
