@@ -142,7 +142,7 @@ def _wait_for(lock: int, folder: Path) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 raise StateError(
-                    "another process is at work in this folder; wait for it to end, or choose another with --out",
+                    "another process is at work in this folder; wait for it to end, or end it",
                     file=folder,
                 ) from None
         time.sleep(0.05)
