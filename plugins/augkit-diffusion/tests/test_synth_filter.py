@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 from augkit_diffusion import filters
-from augkit_diffusion.evidence import Evidence, nearest
+from augkit_diffusion.evidence import Evidence
+from augkit_diffusion.features import vectors
 from augkit_diffusion.filters import FILTERS, Plan
+from augkit_diffusion.near_copies import likest, nearest
 from augkit_diffusion.store import Store
 from filter_parts import GOOD, PLANTED, digits_store, named
 from hypothesis import given
@@ -95,9 +97,32 @@ def test_nearest_is_what_comparing_all_gives() -> None:
     for row, value, place in zip(these, values, places, strict=True):
         order = np.argsort(-(those @ row))[:3]
         assert place.tolist() == order.tolist() and np.allclose(value, (those @ row)[order])
-    values, places = nearest(those, those, 1, apart=True)
+    values, places = nearest(those, those, 1, own=np.arange(50))
     assert (places[:, 0] != np.arange(50)).all()
     assert nearest(these, those[:0])[1].tolist() == [[-1]] * 30
+
+
+def natural(count: int) -> np.ndarray:
+    """[count, 3, 36, 36] uint8 smooth pictures."""
+    random = np.random.default_rng(3)
+    coarse = torch.from_numpy(random.integers(0, 256, (count, 3, 9, 9)).astype(np.float32))
+    return torch.nn.functional.interpolate(coarse, (36, 36), mode="bilinear").byte().numpy()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("shift", [(0, 0), (1, 2), (4, 0), (3, 4)])
+def test_copies_are_found_though_moved_and_mirrored(shift: tuple[int, int], mirror: bool) -> None:
+    whole, random = natural(40), np.random.default_rng(4)
+    those = whole[:, :, 2:34, 2:34]
+    these = whole[:20, :, shift[0] : shift[0] + 32, shift[1] : shift[1] + 32]
+    rough = np.clip(these.astype(int) + random.integers(-4, 5, these.shape), 0, 255).astype(np.uint8)
+    these = rough[..., ::-1] if mirror else rough
+    values, places = likest(these, those, vectors(these.copy()), vectors(those))
+    assert places.tolist() == list(range(20)) and values.min() > 0.98
+    others, there = likest(those, those, vectors(those), vectors(those), own=np.arange(40))
+    assert others.max() < 0.9 and (there != np.arange(40)).all()
+    none, nowhere = likest(these, those[:0], vectors(these.copy()), vectors(those[:0]))
+    assert np.isneginf(none).all() and set(nowhere.tolist()) == {-1}
 
 
 # on a store in which it is known what is wrong

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from augkit.errors import DataError
-from augkit_diffusion import features
+from augkit_diffusion import features, near_copies
 from augkit_diffusion.filters import DECIMALS, Plan
 from augkit_diffusion.manifest import Row
+from augkit_diffusion.near_copies import CHUNK, nearest
 from augkit_diffusion.store import Store
 
 if TYPE_CHECKING:
     from augkit.lab.data import Data
     from augkit.lab.recipe import Recipe
 
-CHUNK = 1024
 PROBED = 500
 """Real images of a class that a linear classifier learns from, at most."""
 Progress = Callable[[str, int, int], None]
@@ -120,6 +120,11 @@ class Evidence:
             return np.asarray(scaled / scaled.sum(1, keepdims=True))
         return probe(self.real.features, self.real_labels, self.made.features, len(self.store.class_names))
 
+    @cached_property
+    def copies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each of `made` the likeness of the training image that it is most like, and that one's place in `real`."""
+        return near_copies.likest(self.made.small, self.real.small, self.made.pixels, self.real.pixels)
+
     @property
     def classifier(self) -> str:
         """Who says which class an image is of."""
@@ -166,39 +171,6 @@ def real_data(store: Store, size: int | None = None) -> Data:
     return data
 
 
-def nearest(
-    these: np.ndarray, those: np.ndarray, count: int = 1, *, apart: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest products of each row of `these` [N, D] with rows of `those` [M, D], and where they are.
-
-    Returns:
-        [N, count] float32, largest first, and [N, count] int64. With `apart` both are the same rows, and a row is not
-        its own neighbour. Where there are fewer rows, -inf and -1.
-    """
-    values = np.full((len(these), count), -np.inf, np.float32)
-    places = np.full((len(these), count), -1, np.int64)
-    width = min(count, len(those) - apart)
-    if width < 1:
-        return values, places
-    for begin in range(0, len(these), CHUNK):
-        products = these[begin : begin + CHUNK] @ those.T
-        if apart:
-            products[np.arange(len(products)), begin + np.arange(len(products))] = -np.inf
-        order = np.argsort(-products, axis=1, kind="stable")[:, :width] if width > 1 else products.argmax(1)[:, None]
-        values[begin : begin + CHUNK, :width] = np.take_along_axis(products, order, 1)
-        places[begin : begin + CHUNK, :width] = order
-    return values, places
-
-
-def copies(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    """Of each image of the store the correlation with the training image nearest to it or to its mirror image, and
-    that image's place among the real ones: [N] float32 and [N] int64."""
-    plain, where = nearest(evidence.made.pixels, evidence.real.pixels)
-    turned, there = nearest(features.mirrored(evidence.made.pixels), evidence.real.pixels)
-    better = turned[:, 0] > plain[:, 0]
-    return np.where(better, turned[:, 0], plain[:, 0]), np.where(better, there[:, 0], where[:, 0])
-
-
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Rows of length 1."""
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
@@ -234,7 +206,7 @@ def _blank(evidence: Evidence, options: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _near_duplicate(evidence: Evidence, options: Mapping[str, Any]) -> dict[str, float]:
-    return evidence.by_file(copies(evidence)[0])
+    return evidence.by_file(evidence.copies[0])
 
 
 def _repeat(evidence: Evidence, options: Mapping[str, Any]) -> dict[str, float]:

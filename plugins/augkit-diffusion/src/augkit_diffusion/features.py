@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from augkit.lab.recipe import Recipe
 
 SIDE = 16
-"""Pixels that an image is reduced to a side before pixels are compared."""
+"""Pixels that an image is reduced to a side before many are compared with many."""
+FINE = 32
+"""The same before it is compared with a few."""
 BATCH = 256
 
 
@@ -54,19 +57,23 @@ class Looks:
     """[N, D] float32."""
     logits: np.ndarray | None
     """[N, C] float32, if the viewer knows the classes."""
-    pixels: np.ndarray
-    """[N, P] float32: pixels at `SIDE`, less their mean and of length 1, so that products are correlations; 0 where the
-    image is constant."""
+    small: np.ndarray
+    """[N, 3, S, S] uint8: the images, reduced to `FINE` pixels a side."""
     spread: np.ndarray
     """[N] float32: standard deviation of the grey values 0..255, that of the channel where it is largest."""
 
     def __len__(self) -> int:
         return len(self.spread)
 
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """[N, P] float32 of `vectors`."""
+        return vectors(self.small)
+
 
 @dataclass(frozen=True)
 class Pixels:
-    """Nobody looks: features are reduced pixels, as in `Looks.pixels`."""
+    """Nobody looks: features are reduced pixels, as of `vectors`."""
 
     words: str = "plain pixels"
 
@@ -124,15 +131,24 @@ def reduced(images: Tensor) -> Tensor:
 
     side = min(SIDE, images.shape[-1])
     small = functional.adaptive_avg_pool2d(images.float(), side).flatten(1)
-    small = small - small.mean(1, keepdim=True)
-    length = small.norm(dim=1, keepdim=True)
-    return torch.where(length > 1e-3 * small.shape[1] ** 0.5, small / length.clamp_min(1e-12), torch.zeros_like(small))
+    return torch.from_numpy(standardised(small.cpu().numpy()))
 
 
-def mirrored(pixels: np.ndarray) -> np.ndarray:
-    """`Looks.pixels` of the mirror images."""
-    side = round((pixels.shape[1] / 3) ** 0.5)
-    return np.ascontiguousarray(pixels.reshape(-1, 3, side, side)[..., ::-1]).reshape(pixels.shape)
+def vectors(small: np.ndarray) -> np.ndarray:
+    """`reduced` of images [N, 3, S, S] uint8."""
+    import torch
+
+    parts = [reduced(torch.from_numpy(small[i : i + BATCH])).numpy() for i in range(0, len(small), BATCH)]
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Vectors [..., P] of pixels less their mean and of length 1, so that products are correlations; 0 where an image
+    is constant."""
+    centred = values - values.mean(-1, keepdims=True)
+    length = np.linalg.norm(centred, axis=-1, keepdims=True)
+    seen = length > 1e-3 * values.shape[-1] ** 0.5
+    return np.where(seen, centred / np.maximum(length, 1e-12), 0).astype(np.float32)
 
 
 def looks(viewer: Viewer, batches: Iterable[Tensor]) -> Looks:
@@ -143,14 +159,22 @@ def looks(viewer: Viewer, batches: Iterable[Tensor]) -> Looks:
         features, logits = viewer.look(images)
         spread = images.float().flatten(2).std(2, correction=0).amax(1)
         known = logits is not None
-        row = (features, logits if logits is not None else features[:, :0], reduced(images), spread)
+        row = (features, logits if logits is not None else features[:, :0], _fine(images), spread)
         for part, found in zip(parts, row, strict=True):
             part.append(found.cpu().numpy())
     if not parts[0]:
         empty = np.zeros((0, 1), np.float32)
-        return Looks(empty, None, empty, np.zeros(0, np.float32))
+        return Looks(empty, None, np.zeros((0, 3, 1, 1), np.uint8), np.zeros(0, np.float32))
     whole = [np.concatenate(part) for part in parts]
     return Looks(whole[0], whole[1] if known else None, whole[2], whole[3])
+
+
+def _fine(images: Tensor) -> Tensor:
+    from torch.nn import functional
+
+    if images.shape[-1] <= FINE:
+        return images
+    return functional.adaptive_avg_pool2d(images.float(), FINE).round().byte()
 
 
 def of_files(viewer: Viewer, paths: Sequence[Path], size: int, done: Any = None) -> tuple[Looks, np.ndarray]:

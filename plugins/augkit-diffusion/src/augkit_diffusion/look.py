@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 
 from augkit.errors import DataError
 from augkit.lab import folder as files
-from augkit_diffusion import filters, telling_apart
-from augkit_diffusion.evidence import Evidence, copies, nearest
+from augkit_diffusion import filters, near_copies, telling_apart
+from augkit_diffusion.evidence import Evidence
 from augkit_diffusion.filters import FILTERS
 from augkit_diffusion.manifest import SCORE
 from augkit_diffusion.store import REFUSED, Store
@@ -22,6 +23,8 @@ FOLDER, PAGE, RESULTS = "look", "index.html", "results.json"
 SHOWN, SHOWN_REJECTED, PAIRS = 8, 4, 12
 SHEETS = 100
 """Classes whose images are shown, those with the fewest real images first."""
+COMPARED = 5000
+"""Training images that are compared with all others, spread over all of them."""
 NEAR = (0.9, 0.95, 0.98, 0.99)
 
 
@@ -67,8 +70,17 @@ class Seen:
                 "no image of this store is kept: make some, or take filters back with augkit synth filter --undo all",
                 file=store.folder,
             )
-        self.similar, self.similar_to = copies(evidence)
+        self.similar, self.similar_to = evidence.copies
         """Of each whole image: how near the nearest training image is, and its place among the real ones."""
+
+    @cached_property
+    def among(self) -> np.ndarray:
+        """[n] how like each training image is to the one of the others that it is most like; at most `COMPARED`."""
+        real = self.evidence.real
+        some = telling_apart.spread(np.arange(len(real)), min(COMPARED, len(real)))
+        small, pixels = real.small[some], real.pixels[some]
+        found = near_copies.likest(small, real.small, pixels, real.pixels, own=some)[0]
+        return np.asarray(found[np.isfinite(found)])
 
     @property
     def classes(self) -> list[int]:
@@ -206,19 +218,19 @@ def _control(seen: Seen) -> dict[str, Any] | None:
 
 def _near(seen: Seen) -> dict[str, Any]:
     """How many images have a training image that near; for real ones, another one."""
-    pixels = seen.evidence.real.pixels
-    among = nearest(pixels, pixels, apart=True)[0][:, 0]
-    made = seen.similar[seen.kept]
+    among, made = seen.among, seen.similar[seen.kept]
     rows = [
-        {"at_least": limit, "synthetic": float((made >= limit).mean()), "real": float((among >= limit).mean())}
+        {
+            "at_least": limit,
+            "synthetic": float((made >= limit).mean()),
+            "real": float((among >= limit).mean()) if len(among) else None,
+        }
         for limit in NEAR
     ]
-    return {"shares": rows, "median": {"synthetic": float(np.median(made)), "real": _median(among)}}
-
-
-def _median(values: np.ndarray) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if len(finite) else None
+    return {
+        "shares": rows,
+        "median": {"synthetic": float(np.median(made)), "real": float(np.median(among)) if len(among) else None},
+    }
 
 
 def _pairs(seen: Seen) -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from augkit_diffusion import features, telling_apart
-from augkit_diffusion.evidence import nearest
 from augkit_diffusion.look import SHEETS, SHOWN, SHOWN_REJECTED, Seen
 from augkit_diffusion.manifest import SCORE
 
@@ -119,9 +118,7 @@ def scores(seen: Seen, found: Sequence[Mapping[str, Any]]) -> Figure:
 
 def near(seen: Seen) -> Figure:
     """Two histograms: how near the nearest training image is to synthetic images, and to other training images."""
-    pixels = seen.evidence.real.pixels
-    among = nearest(pixels, pixels, apart=True)[0][:, 0]
-    made, among = seen.similar[seen.kept], among[np.isfinite(among)]
+    made, among = seen.similar[seen.kept], seen.among
     together = np.concatenate([made, among])
     low = min(float(np.quantile(together, 0.01)), 0.9)  # what is farther joins the first bar
     edges = np.linspace(low, 1, 41).tolist()
@@ -162,7 +159,9 @@ def feature_map(seen: Seen, method: str) -> Figure:
             grid[0, 1].scatter(*real[own].T, s=9, color=colors(label), alpha=0.6, linewidths=0, label=_short(name))
             grid[0, 1].scatter(*made[its].T, s=14, color=colors(label), marker="x", linewidths=0.8)
         columns = 5 if len(names) <= 10 else 7
-        grid[0, 1].legend(loc="upper left", bbox_to_anchor=(0, -0.01), fontsize=8, frameon=False, ncols=columns, markerscale=2)
+        grid[0, 1].legend(
+            loc="upper left", bbox_to_anchor=(0, -0.01), fontsize=8, frameon=False, ncols=columns, markerscale=2
+        )
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     return figure
