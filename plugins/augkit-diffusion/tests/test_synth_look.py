@@ -63,6 +63,7 @@ def test_it_counts(results: dict[str, Any]) -> None:
     assert results["total"] == {"real": 478, "kept": 10 * (GOOD + 2), "rejected": 20, "refused": 0}
     assert [row["real"] for row in results["classes"]] == sorted((r["real"] for r in results["classes"]), reverse=True)
     assert all(row["kept"] == GOOD + 2 and row["rejected"] == 2 for row in results["classes"])
+    assert all(row["copies"] == pytest.approx(1 / (GOOD + 2)) for row in results["classes"])
     assert {one["name"]: one["rejected"] for one in results["filters"]} == {"broken": 10, "blank": 10}
 
 

@@ -25,7 +25,9 @@ SHEETS = 100
 """Classes whose images are shown, those with the fewest real images first."""
 COMPARED = 5000
 """Training images that are compared with all others, spread over all of them."""
-NEAR = (0.9, 0.95, 0.98, 0.99)
+COPY = 0.98
+"""Likeness of a near-copy."""
+NEAR = (0.9, 0.95, COPY, 0.99)
 
 
 def write(store: Store, evidence: Evidence, method: str = "tsne") -> Path:
@@ -144,6 +146,7 @@ def _counts(seen: Seen) -> list[dict[str, Any]]:
                 "rejected": all_of_them[name] - kept[name],
                 "refused": refused[name],
                 "agree": float(right[own].mean()) if len(own) else None,
+                "copies": float((seen.similar[own] >= COPY).mean()) if len(own) else None,
             }
         )
     return rows
