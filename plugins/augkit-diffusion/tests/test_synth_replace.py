@@ -92,6 +92,7 @@ def test_good_images_can_stand_in_and_noise_cannot(store: Store, tmp_path: Path)
     assert list(rows) == ["real", "8 100%", "9 100%"] and not found["failed"]
     assert rows["9 100%"]["in_replaced"]["mean"] < -30 < rows["8 100%"]["in_replaced"]["mean"]
     assert rows["9 100%"]["replaced_images"] == 7 and abs(rows["9 100%"]["in_others"]["mean"]) < 10
+    assert {path.name for path in (tmp_path / "out/data").iterdir()} == {"real.npz", "8-100.npz", "9-100.npz"}
     lines = result.stderr.count("\n")
     again = synth(*words, "--json")
     assert again.exit_code == 0 and again.stdout == result.stdout and lines == 6 and again.stderr == ""

@@ -324,9 +324,10 @@ def _sha256(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _file(name: str) -> str:
-    """A name of a variant as one of files."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
-    return plain if plain == name else f"{plain[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    """A name of a variant as one of files: `few 50% left out` as `few-50-left-out`."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.replace("%", ""))
+    unclear = any(not (c.isascii() and c.isalnum()) for c in name.replace("%", "").replace(" ", ""))
+    return f"{plain[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}" if unclear or len(plain) > 60 else plain
 
 
 def _line(result: Result) -> str:
