@@ -150,6 +150,7 @@ PROBE = {"p": {"upto": 2, "samples": 1, "steps": ["hflip"]}}
         ({"augkit": 1, "name": "x", "pipeline": [{"use": "cuda"}]}, "has probes"),
         ({"augkit": 1, "name": "x", "pipeline": [{"use": "augmix"}]}, "has views"),
         (step(state={"a": {"axes": ["groups"]}}, pipeline=[{"pick": {"strength": "a[group]"}}]), "reads groups"),
+        (step(pipeline=[{"batch": [{"mixup": {"across": "synthetic"}}]}]), "which images are synthetic"),
         (step(palette=["kornia:RandomPlasmaShadow"]), "of another library"),
         (step(pipeline=[{"one_of": [[{"albumentations:CoarseDropout": {}}]]}]), "of another library"),
         (step(pipeline=[{"rotat": {}}]), 'Did you mean "rotate"'),

@@ -36,7 +36,7 @@ def data_facts(
         DataError: its data cannot be read.
     """
     read = load_recipe(recipe, registry, overrides)
-    data = lab_data.load(read.data)
+    data = lab_data.load(read.data, sources=read.sources)
     return DataFacts(
         counts=tuple(data.class_counts.tolist()),
         image_size=data.train.size,

@@ -11,6 +11,7 @@ from augkit.errors import DocumentError
 from augkit.operators.external import is_external
 from augkit.registry import Registry
 from augkit.strategy.document import load_strategy
+from augkit.strategy.expression import IS_SYNTHETIC
 from augkit.strategy.model import Strategy
 from augkit.strategy.needs import nested
 from augkit.strategy.order import has_probes
@@ -26,8 +27,9 @@ def admit(document: Mapping[str, Any], registry: Registry) -> Strategy:
     """The strategy of a document that a search may train: valid, and within the limits that a search sets.
 
     Those are: no `val_*` signals, which tell of the images that give the reward; no probes, which cost passes of the
-    model; no views, which multiply the batch and need a loss of their own; no groups; and none of the transforms of
-    other libraries, since making one runs that library's code on arguments that a stranger chose.
+    model; no views, which multiply the batch and need a loss of their own; no groups; nothing about which images are
+    synthetic; and none of the transforms of other libraries, since making one runs that library's code on arguments
+    that a stranger chose.
 
     Raises:
         DocumentError: with every fault of the document, or the one limit that it breaks, in a sentence.
@@ -51,6 +53,8 @@ def limit_broken(strategy: Strategy) -> str | None:
         return "it has views, which multiply the batch and need a loss of their own"
     if any(map(has_probes, (strategy, *nested(strategy.pipeline)))):
         return "it has probes, which ask the model with passes that its rivals do not get"
+    if IS_SYNTHETIC in strategy.needs:
+        return "it asks which images are synthetic, and a search judges strategies for real ones"
     return "it reads groups, and a search has no groups of images" if "group" in strategy.needs else None
 
 

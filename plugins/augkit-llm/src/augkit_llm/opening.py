@@ -200,7 +200,8 @@ def _facts(recipe: Recipe, settings: Settings) -> DataFacts:
     from augkit.lab import data as lab_data
     from augkit_llm.data_facts import contact_sheet
 
-    data = lab_data.load(recipe.data.model_copy(update={"memory": 0}))  # counts are wanted, and no image
+    counted = recipe.data.model_copy(update={"memory": 0})  # counts are wanted, and no image
+    data = lab_data.load(counted, sources=recipe.sources)
     if data.val is None:
         raise DocumentError(
             f"there are no images to reward by: say data.validation_per_class: {ENOUGH} or more", path="data"
