@@ -161,8 +161,9 @@ def test_a_damaged_archive_is_told_in_a_sentence(
     path = tmp_path / FILE
     path.write_bytes(damage(path.read_bytes()))
     for way in (Archive.open, Archive.read):
-        with pytest.raises(StateError, match="no search archive, or a damaged one"):
+        with pytest.raises(StateError, match="no search archive, or a damaged one") as told:
             way(path)
+        assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("text", ["{", "5", "{}", '{"models": 3}', "null"])

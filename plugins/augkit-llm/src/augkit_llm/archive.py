@@ -96,7 +96,7 @@ class Archive:
         try:
             (found,) = self.rows("PRAGMA quick_check(1)")  # damage is told before anything is asked or trained
             if found[0] != "ok":
-                raise damaged(self.path, found[0])
+                raise damaged(self.path, found[0].splitlines()[-1])
             version = self.meta("version")
         except KeyError as error:
             raise damaged(self.path, "it says no version") from error
