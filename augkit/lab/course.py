@@ -16,6 +16,7 @@ from augkit.errors import DataError, DocumentError
 from augkit.lab import named
 from augkit.lab.data import NO_GROUPS, Data, in_batches
 from augkit.lab.epochs import Part, Sampler, blended, replaced, whole
+from augkit.lab.heads import last_layer
 from augkit.lab.ratios import ratio
 from augkit.lab.recipe import Recipe
 from augkit.lab.recipe_parts import SamplerRecipe, StageRecipe
@@ -61,6 +62,11 @@ class Stage:
         return self.part.rows
 
     @property
+    def seed(self) -> int:
+        """Of what the stage's function draws."""
+        return (self.recipe.seed + _APART * self.number) % 2**63
+
+    @property
     def path(self) -> str:
         """Its place in the recipe."""
         return f"stages[{self.number}]"
@@ -70,6 +76,11 @@ class Stage:
         """The first epoch after it."""
         return self.begin + self.epochs
 
+    @property
+    def fitted(self) -> bool:
+        """Whether its function gives the last layer its weights, instead of a training, see `augkit.lab.stages`."""
+        return "embeddings" in self.function.wanted
+
     def enter(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Make the model ready for this stage and return the part that learns; torch's generators stay as they are.
 
@@ -77,8 +88,8 @@ class Stage:
             DocumentError: the stage cannot do anything with this model.
         """
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed((self.recipe.seed + _APART * self.number) % 2**63)
-            part = self.function(model)
+            torch.manual_seed(self.seed)
+            part = last_layer(model) if self.fitted else self.function(model, seed=self.seed, **self.facts)
         part = part.to(device) if isinstance(part, nn.Module) else nn.Identity()
         learning = {id(parameter) for parameter in part.parameters()}
         if not learning or not learning <= {id(parameter) for parameter in model.parameters()}:
@@ -125,6 +136,8 @@ def _stage(
     rows, spare = images_of(recipe, number, data)
     part = _part(data, rows)
     counts = torch.from_numpy(np.bincount(part.labels, minlength=data.num_classes))
+    function = named.bind(registry.stages[said.name], said.options, named.STAGE_FACTS)
+    _check_facts(function, f'stages[{number}]: "{said.name}"', data)
     cells = np.bincount(part.cells, minlength=data.num_classes * part.group_count)
     facts: dict[str, Any] = {
         "class_counts": counts.to(device, torch.float32),
@@ -148,10 +161,19 @@ def _stage(
         spare=_part(data, spare),
         facts=facts,
         mixing=said.mixing,
-        function=named.bind(registry.stages[said.name], said.options, named.STAGE_FACTS),
+        function=function,
         sampler=_sampler(said.sampler or recipe.sampler, recipe, data, registry, begin, epochs),
         loss=_loss(recipe, data, registry, facts),
     )
+
+
+def _check_facts(function: named.Bound, what: str, data: Data) -> None:
+    """Raise unless the data have what a stage's function asks for."""
+    if "embeddings" in function.wanted and data.val is None:
+        raise DataError(f"{what} needs images that were held out: set data.validation")
+    of_val = data.train.groups if data.val is None else data.val.groups
+    if "group_names" in function.wanted and (data.train.groups is None or of_val is None):
+        raise DataError(f"{what} works by group, and {NO_GROUPS}, for validation images too")
 
 
 def _part(data: Data, rows: np.ndarray) -> Part:

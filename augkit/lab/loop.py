@@ -18,6 +18,8 @@ from augkit.lab import experts, fairness, metrics, models, named, optimise
 from augkit.lab.augmentation import Normalise, build_policy, probe_pool
 from augkit.lab.course import Stage, plan
 from augkit.lab.data import Data, Split
+from augkit.lab.embeddings import Embeddings, embed
+from augkit.lab.heads import linear_layer
 from augkit.lab.recipe import Recipe
 from augkit.learning.probes import Answer
 from augkit.policy import Policy
@@ -166,6 +168,12 @@ class Training:
 
         return metrics.evaluate(self.model, split, self.data.num_classes, ready, self.autocast())
 
+    def embeddings(self, which: str) -> Embeddings:
+        """What the last layer is given: "train" is the stage's images, "val" those that were held out."""
+        split, rows = (self.data.train, self.stage.rows) if which == "train" else (self.data.val, None)
+        assert split is not None  # `plan` refuses a stage that is fitted without any
+        return embed(self.evaluate, split, linear_layer(self.model), rows)
+
 
 def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Training:
     """Model, policy and stages of a recipe, the first stage entered, before the first step.
@@ -183,6 +191,8 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     policy = build_policy(recipe, data, registry, device)
     stages = plan(recipe, data, registry, device)
+    if stages[-1].fitted:
+        linear_layer(model)
     if "views" in stages[0].loss.wanted and len(policy.views) < 2:
         raise DocumentError(
             f'"{recipe.loss.name}" compares views of an image, and "{recipe.policy_name}" makes none: take a policy'
@@ -260,6 +270,8 @@ def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None
     policy, split, epoch = run.policy, run.data.train, run.epoch
     if epoch == run.stage.end:
         run.enter(run.number + 1)
+    if run.stage.fitted:
+        return _fit(run)
     run.model.eval()  # outside the part that learns: batch statistics stay as they are
     run.part.train()
     run.schedule.step(epoch - run.stage.begin)
@@ -296,13 +308,34 @@ def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None
     return _finish_epoch(run, record, seconds, seconds_input)
 
 
+def _fit(run: Training) -> Record:
+    """The one epoch of a stage that is fitted; loss and accuracy are of all training images, as they are."""
+    begin, stage, train = time.perf_counter(), run.stage, run.data.train
+    run.model.eval()
+    stage.function(run.model, embeddings=run.embeddings, seed=stage.seed, **stage.facts)
+    record: Record = {"epoch": run.epoch, "stage": stage.name, "lr": 0.0}
+    scores, logits = run.evaluate(train)
+    record["loss"] = float(nn.functional.cross_entropy(logits, train.labels))
+    record |= {"train_accuracy": scores.accuracy, "seconds": time.perf_counter() - begin, "seconds_input": None}
+    _validate(run, record)
+    run.records.append(record)
+    return record
+
+
+def _validate(run: Training, record: Record) -> Tensor | None:
+    """Measure on the validation images; their logits."""
+    if run.data.val is None:
+        return None
+    scores, logits = run.evaluate(run.data.val)
+    record["val"] = scores.summary(run.data.real_counts)
+    return logits
+
+
 def _finish_epoch(run: Training, record: Record, seconds: float, seconds_input: float) -> Record:
     """Validation, the policy's update rules, the test set at the end of a stage but the last, and the record."""
-    val = run.data.val
-    if val is not None:
-        scores, logits = run.evaluate(val)
-        run.policy.observe(logits, val.labels, split="val")
-        record["val"] = scores.summary(run.data.real_counts)
+    logits = _validate(run, record)
+    if logits is not None and run.data.val is not None:
+        run.policy.observe(logits, run.data.val.labels, split="val")
     tick = time.perf_counter()
     run.policy.end_epoch()
     rules = time.perf_counter() - tick

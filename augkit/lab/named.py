@@ -21,7 +21,7 @@ from augkit.strategy.problems import shown
 
 LOSS_FACTS = ("class_counts", "epoch", "epochs", "views", "experts", "groups", "group_names", "group_counts")
 SAMPLER_FACTS = ("epoch", "epochs", "group_counts")
-STAGE_FACTS = ()
+STAGE_FACTS = ("embeddings", "group_names", "seed")
 ANSWER_FACTS = ("class_counts",)
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 

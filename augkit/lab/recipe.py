@@ -131,7 +131,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], registry: Registry, over
     data = _written_out(data)
     recipe = _validate(read, data, given)
     _check_named(recipe, registry, Problems(read.file, _lines(read, given)), given)
-    return recipe
+    return _with_fitted(recipe, registry, Problems(read.file, _lines(read, given)), given)
 
 
 def _check_named(recipe: Recipe, registry: Registry, problems: Problems, given: Mapping[Place, str]) -> None:
@@ -156,6 +156,29 @@ def _check_named(recipe: Recipe, registry: Registry, problems: Problems, given: 
             problems.add((*place, option), message + _told(given, (*place, option)))
     if problems.found:
         raise problems.error()
+
+
+def _with_fitted(recipe: Recipe, registry: Registry, problems: Problems, given: Mapping[Place, str]) -> Recipe:
+    """The recipe with one epoch for a stage that is fitted, see `augkit.lab.stages`.
+
+    Raises:
+        DocumentError: something else than its options and `data` is said of it, or another stage follows.
+    """
+    stages = list(recipe.stages)
+    for number, stage in enumerate(stages):
+        if "embeddings" not in named.bind(registry.stages[stage.name], stage.options, named.STAGE_FACTS).wanted:
+            continue
+        unused = [name for name in ("lr", "schedule", "sampler", "balance") if getattr(stage, name) is not None]
+        unused += ["epochs"] * (stage.epochs not in (None, 1)) + ["mixing"] * (not stage.mixing)
+        for name in unused:
+            place: Place = ("stages", number, name)
+            problems.add(place, f'"{stage.name}" is fitted and not trained: leave this out' + _told(given, place))
+        if number + 1 < len(stages):
+            problems.add(("stages", number), f'"{stage.name}" fits the last layer: no stage comes after it')
+        stages[number] = stage.model_copy(update={"epochs": 1})
+    if problems.found:
+        raise problems.error()
+    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -4,6 +4,12 @@ A stage is `function(model, *, options) -> module`: it returns the part that is 
 before. The lab freezes everything outside that part and leaves it in eval mode, so batch statistics there stay as they
 are. Random numbers that the function takes from torch depend on the recipe's seed and the stage's number alone. When a
 run is resumed the function is called again before the stored weights are put back.
+
+A stage that is fitted instead of trained asks for `embeddings`: a function of "train" (the stage's images) or "val"
+that returns what the last layer is given, see `augkit.lab.embeddings`; nothing else of the data is open to it. It gives
+the last layer, which must be one linear layer, its weights itself. It is the last of a recipe and one epoch long, takes
+no step, meets no policy, and wants images held out to validate. Other facts: `group_names` (refused where groups of
+training or validation images are not known) and `seed`.
 """
 
 from __future__ import annotations
@@ -13,7 +19,8 @@ from typing import Any
 
 from torch import nn
 
-from augkit.errors import DocumentError
+from augkit.lab.dfr import dfr
+from augkit.lab.heads import last_layer
 
 
 def train(model: nn.Module) -> nn.Module:
@@ -36,21 +43,6 @@ def retrain_head(model: nn.Module) -> nn.Module:
     return head
 
 
-def last_layer(model: nn.Module) -> nn.Module:
-    """What timm calls the model's classifier; several (distilled models) as one list.
-
-    Raises:
-        DocumentError: the model has none with weights.
-    """
-    getter: Any = getattr(model, "get_classifier", None)
-    found = getter() if callable(getter) else None
-    head = nn.ModuleList(found) if isinstance(found, (tuple, list)) else found
-    if not isinstance(head, nn.Module) or not any(True for _ in head.parameters()):
-        name = type(model).__name__
-        raise DocumentError(f"{name} has no last layer of its own to train: leave this stage out", path="stages")
-    return head
-
-
 STAGES: Mapping[str, Callable[..., nn.Module]] = {
-    stage.__name__: stage for stage in (train, finetune_head, retrain_head)
+    stage.__name__: stage for stage in (train, finetune_head, retrain_head, dfr)
 }
