@@ -76,13 +76,22 @@ class Seen:
         """Of each whole image: how near the nearest training image is, and its place among the real ones."""
 
     @cached_property
-    def among(self) -> np.ndarray:
-        """[n] how like each training image is to the one of the others that it is most like; at most `COMPARED`."""
+    def _compared(self) -> tuple[np.ndarray, np.ndarray]:
+        """Places of some training images, and how like each is to the one of the others that it is most like."""
         real = self.evidence.real
         some = telling_apart.spread(np.arange(len(real)), min(COMPARED, len(real)))
-        small, pixels = real.small[some], real.pixels[some]
-        found = near_copies.likest(small, real.small, pixels, real.pixels, own=some)[0]
-        return np.asarray(found[np.isfinite(found)])
+        found = near_copies.likest(real.small[some], real.small, real.pixels[some], real.pixels, own=some)[0]
+        return some[np.isfinite(found)], found[np.isfinite(found)]
+
+    @property
+    def among(self) -> np.ndarray:
+        """[n] how like training images are to the nearest other one; of at most `COMPARED`."""
+        return self._compared[1]
+
+    def among_of(self, label: int) -> np.ndarray:
+        """The same of one class."""
+        places, likeness = self._compared
+        return np.asarray(likeness[self.evidence.real_labels[places] == label])
 
     @property
     def classes(self) -> list[int]:
@@ -145,11 +154,16 @@ def _counts(seen: Seen) -> list[dict[str, Any]]:
                 "kept": kept[name],
                 "rejected": all_of_them[name] - kept[name],
                 "refused": refused[name],
-                "agree": float(right[own].mean()) if len(own) else None,
-                "copies": float((seen.similar[own] >= COPY).mean()) if len(own) else None,
+                "agree": _share(right[own]),
+                "copies": _share(seen.similar[own] >= COPY),
+                "twins": _share(seen.among_of(label) >= COPY),
             }
         )
     return rows
+
+
+def _share(true: np.ndarray) -> float | None:
+    return float(true.mean()) if len(true) else None
 
 
 def _filters(seen: Seen) -> list[dict[str, Any]]:
@@ -226,7 +240,7 @@ def _near(seen: Seen) -> dict[str, Any]:
         {
             "at_least": limit,
             "synthetic": float((made >= limit).mean()),
-            "real": float((among >= limit).mean()) if len(among) else None,
+            "real": _share(among >= limit),
         }
         for limit in NEAR
     ]
