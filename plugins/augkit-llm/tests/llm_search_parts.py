@@ -35,6 +35,8 @@ RECIPE = {
     "batch_size": 64,
 }
 STAGES = (Stage("short", 1, 2, keep=2), Stage("warm", 1, 2, warm=True, keep=1), Stage("full", 2, 2))
+CONTROLS = 3 * 2 * 3 + 2
+"""Runs of controls in these stages with two seeds, and two baselines."""
 OPERATORS = ("rotate", "shear_x", "solarize", "posterize", "invert", "equalize", "brightness", "contrast")
 HEIGHTS = {"none": 0.30, "uniform_class_choice": 0.32, "trivialaugment": 0.35, BASELINE: 0.3}
 
@@ -152,6 +154,14 @@ def new(folder: Path, chosen: Settings, budget: Budget, **more: Any) -> Any:
     """A new search that says nothing."""
     with begun(folder, chosen, budget, console=quiet(), **more) as search:
         yield search
+
+
+def searched(folder: Path, model: str, budget: Budget, population: int = 4, **more: object) -> Search:
+    """A new search in `found`, at its end."""
+    chosen = settings(folder, [model], population, **more)  # type: ignore[arg-type]
+    with new(folder / "found", chosen, budget) as search:
+        search.run()
+        return search  # type: ignore[no-any-return]
 
 
 def go_on(folder: Path, budget: Budget | None = None, **more: Any) -> Search:
