@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_lab_groups import begun, write_npz
+from test_lab_groups import PACS, begun, write_npz
 from torch import nn
 
 from augkit.errors import DataError, DocumentError
@@ -258,3 +258,15 @@ def test_data_that_do_not_suffice_are_refused_before_anything_is_trained(registr
         whole(lone, registry)
     with pytest.raises(DocumentError, match="needs one linear layer with a bias, and ResNetCifar has another one"):
         begun(registry, source, "stages=[train, dfr]", *HELD, "loss=ldam_drw")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PACS, reason="AUGKIT_PACS names no folder")
+def test_the_recipe_pacs_trains_with_group_dro_and_dfr(tmp_path: Path) -> None:
+    told = [f"data.source={PACS}", "data.image_size=32", "base={}", "model=test_resnet", "epochs=1", "threads=1"]
+    told += ["loss=group_dro", "sampler=group_balanced", "stages=[train, {dfr: {subsets: 2, c: [0.1]}}]"]
+    folder = train("pacs", told, tmp_path / "run")
+    found = json.loads((folder / "summary.json").read_text())
+    assert [stage["groups"]["worst_cell"] for stage in found["stages"]]
+    assert found["groups"]["mean_cell"] > 1.5 / 7  # better than chance by far
+    assert len((folder / "per_group.csv").read_text().splitlines()) == 1 + 7 * 4

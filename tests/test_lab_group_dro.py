@@ -148,3 +148,19 @@ def test_what_it_cannot_work_with_is_one_sentence(registry: Registry, tmp_path: 
     lone = write_npz(tmp_path / "b.npz", train_groups=None)
     with pytest.raises(DataError, match=r'^the loss "group_dro" works by group, and the groups'):
         begun(registry, lone, "loss=group_dro")
+
+
+def test_re_sampling_by_group_draws_cells_and_their_images_evenly(registry: Registry, tmp_path: Path) -> None:
+    from scipy.stats import chisquare
+
+    run = begun(registry, write_npz(tmp_path / "a.npz"), "sampler=group_balanced", "epochs=400")
+    train, epochs = run.data.train, 400
+    assert train.groups is not None
+    cells = (train.labels * 2 + train.groups).numpy()
+    met = np.stack([np.bincount(torch.cat(run.stage.batches(epoch)), minlength=48) for epoch in range(epochs)])
+    by_cell = np.stack([np.bincount(cells, weights=row, minlength=6) for row in met])
+    assert chisquare(by_cell.sum(0)).pvalue > 1e-3
+    for cell in range(6):
+        own = met[:, cells == cell]
+        assert np.ptp(own, axis=1).max() <= 1  # in an epoch as often as any other of its cell, give or take one
+        assert chisquare(own.sum(0)).pvalue > 1e-3
