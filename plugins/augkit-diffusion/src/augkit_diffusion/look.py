@@ -109,10 +109,15 @@ class Seen:
 
     @property
     def pairs(self) -> list[int]:
-        """The kept images that are nearest to a training image, nearest first."""
+        """Kept images that are most like a training image: the first of each class before the second of any."""
         places = np.flatnonzero(self.kept)
-        order = np.argsort(-self.similar[places], kind="stable")
-        return [int(place) for place in places[order[:PAIRS]]]
+        order = places[np.argsort(-self.similar[places], kind="stable")].tolist()
+        seen: Counter[int] = Counter()
+        rank = {}
+        for place in order:
+            rank[place] = seen[int(self.evidence.labels[place])]
+            seen[int(self.evidence.labels[place])] += 1
+        return sorted(order, key=lambda place: rank[place])[:PAIRS]
 
 
 def facts(seen: Seen) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def counts(rows: Sequence[Mapping[str, Any]]) -> Figure:
         values = np.array([row[name] for row in rows])
         axes.bar(range(len(rows)), values, 0.85, bottom=below, color=color, label=label)
         below = below + values
-    axes.set(ylabel="images", xlim=(-0.6, len(rows) - 0.4))
+    axes.set(ylabel="images", xlim=(-0.6, len(rows) - 0.4), ylim=(0, 1.05 * max(1.0, float(below.max()))))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _ticks(axes, [row["class"] for row in rows])
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
