@@ -126,7 +126,7 @@ def measure(logits: Tensor, split: Split, data: Data) -> GroupScores | None:
 
 
 def images(data: Data) -> Tensor:
-    """[G, C] int64, on the CPU: training images of each class in each group; zeros where their groups are unknown."""
+    """[G, C] int64, on the CPU: training images, synthetic ones included; zeros where their groups are unknown."""
     shape, train = (len(data.group_names), data.num_classes), data.train
     if train.groups is None:
         return torch.zeros(shape, dtype=torch.int64)
