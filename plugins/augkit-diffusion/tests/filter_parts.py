@@ -25,10 +25,12 @@ def number(what: str) -> int:
     return GOOD + PLANTED.index(what)
 
 
-def digits_store(folder: Path, planted: tuple[str, ...] = PLANTED, good: int = GOOD) -> Store:
+def digits_store(
+    folder: Path, planted: tuple[str, ...] = PLANTED, good: int = GOOD, real: DataRecipe = DIGITS
+) -> Store:
     """A store made for long-tailed digits; the same content each time."""
-    data = lab_data.load(DIGITS)
-    recipe = Recipe(augkit=1, name="digits", data=DIGITS)
+    data = lab_data.load(real)
+    recipe = Recipe(augkit=1, name="digits", data=real)
     order = making.Order(recipe.model_dump(mode="json"), "test", {}, str(folder))
     work = making.Work(order, data, source=None)  # type: ignore[arg-type]  nothing is made by it
     store = Store.create(folder, work.settings)

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from augkit_diffusion import telling_apart
+from augkit_diffusion.evidence import Evidence
+from augkit_diffusion.look import Seen, facts
 from augkit_diffusion.store import Store
-from filter_parts import GOOD, digits_store, named
+from filter_parts import DIGITS, GOOD, digits_store, named
 from PIL import Image
 from synth_parts import synth, tree
 
@@ -104,6 +106,13 @@ def test_there_must_be_something_to_look_at(folder: Path, tmp_path: Path) -> Non
     assert "--map is tsne or pca" in synth("look", copy, "--map", "umap").stderr
 
 
+def test_real_images_held_out_show_what_the_viewer_alone_tells_apart(tmp_path: Path) -> None:
+    store = digits_store(tmp_path / "synth", (), real=DIGITS.model_copy(update={"validation_per_class": 5}))
+    found = facts(Seen(store, Evidence(store, store.images(rejected=True))))
+    assert found["control"]["images"] == 2 * 10 * 5 and found["control"]["words"] == "cannot be told apart"
+    assert found["domain"]["words"] == "cannot be told apart"  # the store's images are real ones here
+
+
 # telling apart
 
 
@@ -118,16 +127,34 @@ def sides(gap: float, count: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndar
 def test_what_is_alike_is_told_apart_half_of_the_time() -> None:
     found = telling_apart.tell_apart(*sides(0.0))
     assert found is not None
-    told = telling_apart.told(found[0])
+    told = telling_apart.told(found[0], found[2])
     assert told.low < 0.5 < told.high and told.words == "cannot be told apart"
 
 
 def test_what_differs_is_told_apart_as_well_as_can_be() -> None:
     found = telling_apart.tell_apart(*sides(2.0))
     assert found is not None
-    told = telling_apart.told(found[0])  # no one can do better than Phi(1) = 0.841
+    told = telling_apart.told(found[0], found[2])  # no one can do better than Phi(1) = 0.841
     assert abs(told.accuracy - 0.841) < 0.04 and told.words == "can be told apart"
-    assert told.error == pytest.approx(np.sqrt(told.accuracy * (1 - told.accuracy) / told.images))
+    assert (
+        told.error == pytest.approx(found[2] * np.sqrt(told.accuracy * (1 - told.accuracy) / told.images))
+        and found[2] < 2.5
+    )
+
+
+@pytest.mark.slow
+def test_intervals_hold_what_they_promise() -> None:
+    """Nothing differs, so the interval should leave 50 % out one time in twenty."""
+    outside = 0
+    for seed in range(24):
+        random = np.random.default_rng(seed)
+        one, other = random.normal(size=(2, 60, 20))
+        labels = np.arange(60) % 3
+        found = telling_apart.tell_apart(one, labels, other, labels)
+        assert found is not None
+        told = telling_apart.told(found[0], found[2])
+        outside += not told.low <= 0.5 <= told.high
+    assert outside <= 4  # more come in 1 of 300 such tests
 
 
 def test_classes_say_nothing_about_the_side() -> None:
@@ -137,7 +164,7 @@ def test_classes_say_nothing_about_the_side() -> None:
     one, other = (random.normal(size=(200, 4)) + 9 * part[:, None] for part in (labels, others))
     found = telling_apart.tell_apart(one, labels, other, others)
     assert found is not None and len(found[0]) == 80
-    assert telling_apart.told(found[0]).low < 0.5 < telling_apart.told(found[0]).high
+    assert telling_apart.told(found[0], found[2]).low < 0.5 < telling_apart.told(found[0], found[2]).high
 
 
 def test_too_few_images_say_nothing() -> None:

@@ -208,14 +208,14 @@ def _domain(seen: Seen) -> dict[str, Any] | None:
     )
     if found is None:
         return None
-    right, classes = found
+    right, classes, inflation = found
     names = seen.store.class_names
     by_class = [
-        {"class": names[label], **telling_apart.told(right[classes == label]).facts()}
+        {"class": names[label], **telling_apart.told(right[classes == label], inflation).facts()}
         for label in seen.classes
         if (classes == label).any()
     ]
-    return {**telling_apart.told(right).facts(), "by_class": by_class}
+    return {**telling_apart.told(right, inflation).facts(), "by_class": by_class}
 
 
 def _control(seen: Seen) -> dict[str, Any] | None:
@@ -235,7 +235,7 @@ def _control(seen: Seen) -> dict[str, Any] | None:
     found = telling_apart.tell_apart(
         evidence.real.features, evidence.real_labels, viewed.features, val.labels.cpu().numpy()
     )
-    return None if found is None else telling_apart.told(found[0]).facts()
+    return None if found is None else telling_apart.told(found[0], found[2]).facts()
 
 
 def _near(seen: Seen) -> dict[str, Any]:

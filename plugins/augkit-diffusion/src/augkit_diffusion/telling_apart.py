@@ -14,6 +14,9 @@ MOST = 200
 """Images of a class on each side that the domain classifier sees, at most."""
 FEWEST = 10
 """Images on each side below which nothing is said."""
+LARGEST = 2000
+"""The same of all classes together."""
+SHUFFLES = 30
 DOTS = 700
 """Images on each side of a map, at most."""
 Z = 1.959964
@@ -25,8 +28,10 @@ class Told:
 
     accuracy: float
     error: float
-    """Standard error, of this many images."""
+    """Standard error."""
     images: int
+    inflation: float = 1.0
+    """How much larger the error is than that of as many independent answers."""
 
     @property
     def low(self) -> float:
@@ -39,7 +44,7 @@ class Told:
         return self._end(1)
 
     def _end(self, sign: int) -> float:
-        n, p = self.images, self.accuracy
+        n, p = self.images / self.inflation**2, self.accuracy
         half = Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
         return (p + Z * Z / (2 * n) + sign * half) / (1 + Z * Z / n)
 
@@ -55,10 +60,10 @@ class Told:
         return {**asdict(self), "low": self.low, "high": self.high, "words": self.words}
 
 
-def told(right: np.ndarray) -> Told:
+def told(right: np.ndarray, inflation: float = 1.0) -> Told:
     """Of answers [n] bool, n > 0."""
     share = float(right.mean())
-    return Told(share, math.sqrt(share * (1 - share) / len(right)), len(right))
+    return Told(share, inflation * math.sqrt(share * (1 - share) / len(right)), len(right), inflation)
 
 
 def balanced(labels: np.ndarray, others: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,11 +92,12 @@ def spread(places: np.ndarray, count: int) -> np.ndarray:
 
 def tell_apart(
     one: np.ndarray, labels: np.ndarray, other: np.ndarray, others: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
+) -> tuple[np.ndarray, np.ndarray, float] | None:
     """Let a linear classifier tell two sides apart, each image guessed by one that has not seen it.
 
     Logistic regression on standardised features, in `FOLDS` folds; both sides have as many images of each class, so
-    that classes say nothing.
+    that classes say nothing. Answers of one classifier hang together, so that their mean varies more than that of
+    independent ones; how much more is measured with the sides dealt out by chance, `SHUFFLES` times.
 
     Args:
         one: [N, D] features.
@@ -100,28 +106,44 @@ def tell_apart(
         others: [M] their classes.
 
     Returns:
-        [n] bool, whether the side of each image that took part was guessed right, and [n] its class; None with fewer
-        than `FEWEST` on a side.
+        [n] bool, whether the side of each image that took part was guessed right; [n] its class; and `inflation` of
+        `Told`. None with fewer than `FEWEST` on a side.
     """
+    mine, theirs = balanced(labels, others, MOST)
+    if len(mine) > LARGEST:
+        mine, theirs = (spread(part, LARGEST) for part in (mine, theirs))  # the same classes: both are in one order
+    if len(mine) < FEWEST:
+        return None
+    inputs = np.concatenate([one[mine], other[theirs]]).astype(np.float64)
+    classes = np.concatenate([labels[mine], others[theirs]])
+    count = len(mine)
+    side = np.repeat([0, 1], [count, count])
+    # in turn within each side, so that every fold has its share of both and of every class
+    fold = np.tile(np.arange(count) % FOLDS, 2)
+    right = _right(inputs, side, fold)
+    random = np.random.default_rng(0)
+    by_chance = []
+    for _ in range(SHUFFLES):
+        swap = random.integers(0, 2, count).astype(bool)  # the two images of a place are of one class and one fold
+        dealt = np.where(np.tile(swap, 2), 1 - side, side)
+        by_chance.append(_right(inputs, dealt, fold).mean())
+    variance = float(np.mean((np.array(by_chance) - 0.5) ** 2)) / (0.25 / len(side))
+    return right, classes, max(1.0, math.sqrt(variance))
+
+
+def _right(inputs: np.ndarray, side: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """[n] bool: whether each image's side was guessed right by a classifier of the other folds."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    mine, theirs = balanced(labels, others, MOST)
-    if len(mine) < FEWEST:
-        return None
-    inputs = np.concatenate([one[mine], other[theirs]])
-    classes = np.concatenate([labels[mine], others[theirs]])
-    side = np.repeat([0, 1], [len(mine), len(theirs)])
-    # in turn within each class of each side, so that every fold has its share of both
-    fold = np.concatenate([np.arange(len(mine)) % FOLDS, np.arange(len(theirs)) % FOLDS])
-    right = np.zeros(len(side), bool)
+    found = np.zeros(len(side), bool)
     for number in range(FOLDS):
         own = fold == number
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
         model.fit(inputs[~own], side[~own])
-        right[own] = model.predict(inputs[own]) == side[own]
-    return right, classes
+        found[own] = model.predict(inputs[own]) == side[own]
+    return found
 
 
 def plane(features: np.ndarray, method: str = "tsne") -> np.ndarray:
