@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,8 +59,6 @@ def adapt(
     from augkit_diffusion.adapt_training import Plan
     from augkit_diffusion.prompts import open_prompts
 
-    if find_spec("peft") is None:
-        raise AugkitError("the source adapt needs peft: pip install 'augkit-diffusion[adapt]'")
     if prior and not token.strip():
         raise AugkitError("prior keeps what the class was before, apart from what is learnt: say --option token=WORD")
     how = How(model, steps, guidance, batch, precision, size, made_at, memory, safety_checker)
