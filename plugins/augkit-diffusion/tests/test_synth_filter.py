@@ -189,6 +189,26 @@ def test_a_classifier_finds_other_classes(folder: Path, run: Path) -> None:
     assert np.allclose(evidence.chances.sum(1), 1) and evidence.made.features.shape == (180, 64)
 
 
+@pytest.mark.parametrize("change", ["swapped", "fewer", "gone"])
+def test_a_run_that_knows_other_classes_is_no_judge(folder: Path, run: Path, tmp_path: Path, change: str) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    table = other / "per_class.csv"
+    head, *rows = table.read_text().splitlines(keepends=True)
+    assert rows[3].startswith("3,3,") and rows[5].startswith("5,5,")
+    rows[3], rows[5] = rows[3].replace("3,3,", "3,5,", 1), rows[5].replace("5,5,", "5,3,", 1)
+    table.unlink() if change == "gone" else table.write_text("".join([head, *rows[: 3 if change == "fewer" else 10]]))
+    before = tree(folder)
+    told = {
+        "swapped": '"5" where the store has "3"',
+        "fewer": 'nothing where the store has "3"',
+        "gone": "which classes",
+    }
+    for verb in (("filter", folder, "--agree"), ("look", folder)):
+        result = synth(*verb, "--run", other)
+        assert result.exit_code == 2 and told[change] in result.stderr and "give another --run" in result.stderr
+    assert tree(folder) == before
+
+
 def test_cosine_and_entropy_prefer_good_images(folder: Path, run: Path) -> None:
     assert synth("filter", folder, "--run", run, "--keep-cosine", 0.8, "--keep-entropy", 0.5).exit_code == 0
     store = Store.open(folder)

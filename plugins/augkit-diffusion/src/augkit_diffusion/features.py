@@ -6,10 +6,12 @@ the pixels themselves. Nothing is cached: the images of a store take seconds to 
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -280,6 +282,7 @@ def _run(data: Data, recipe: Recipe, folder: Path) -> Network:
     from augkit.lab.run import pick_device
     from augkit.plugins import registry
 
+    _same_classes(data, folder)
     state = files.load_checkpoint(folder, "model", "stage")
     if state is None:
         raise DataError("this run has no checkpoint.pt", file=folder)
@@ -299,6 +302,25 @@ def _run(data: Data, recipe: Recipe, folder: Path) -> Network:
         return run.layout(run.normalise(images))
 
     return Network(run.model, ready, run.autocast, words, told, device, data.num_classes)
+
+
+def _same_classes(data: Data, folder: Path) -> None:
+    """Raise unless a run knows the store's classes by the same names in the same order: logits have no names."""
+    from augkit.lab import folder as files
+
+    path = folder / files.PER_CLASS
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            names = [row["name"] for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise DataError("this does not tell which classes the run knows; give another --run", file=path) from error
+    for theirs, ours in zip_longest(names, data.class_names):
+        if theirs != ours:
+            there, here = ("nothing" if name is None else f'"{name}"' for name in (theirs, ours))
+            raise DataError(
+                f"this run knows other classes than the store ({there} where the store has {here}); give another --run",
+                file=folder,
+            )
 
 
 def _encoder(name: str, path: Path) -> Network:
