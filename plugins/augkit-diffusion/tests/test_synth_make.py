@@ -143,6 +143,35 @@ def test_a_refused_image_is_noted_and_not_asked_for_again(tmp_path: Path) -> Non
     assert "0 images made" in done.output and tree(out) == before
 
 
+@pytest.mark.parametrize("content", [b"", b'{"class": "dog", "num', b"\xff\xfe", b"[]"])
+def test_a_damaged_note_of_a_refusal_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    words = (*STAMPS, "--option", "refused=5")
+    out = made(tmp_path, *words)
+    before = tree(out)
+    note = sorted((out / "refused").rglob("*.json"))[0]
+    note.write_bytes(content)
+    assert synth("filter", out, "--blank").exit_code == 0
+    assert Store.open(out).rebuild() == [note]
+    done = synth("make", tmp_path / "recipe.yaml", "--target", 14, "--out", out, *words)
+    assert done.exit_code == 0 and "0 images made, 1 refused" in done.output
+    assert tree(out) == before and Store.open(out).rebuild() == []
+
+
+def test_folders_among_images_are_told_and_left_alone(tmp_path: Path) -> None:
+    out = made(tmp_path, *STAMPS, "--option", "refused=5")
+    folders = [out / part / "T-shirt%2Ftop" / ".ipynb_checkpoints" for part in ("train", "rejected", "refused")]
+    folders.append(out / "train/dog/000900.png")
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "kept.txt").write_text("mine")
+    words = ("make", tmp_path / "recipe.yaml", "--target", 14, "--out", out, *STAMPS, "--option", "refused=5")
+    for verb in (words, ("filter", out, "--blank"), ("filter", out, "--undo", "all")):
+        done = synth(*verb)
+        assert done.exit_code == 0, done.output
+    assert "4 files in" in synth(*words).stderr
+    assert all((folder / "kept.txt").read_text() == "mine" for folder in folders)
+
+
 def test_other_real_images_come_in_turn_and_fit(tmp_path: Path) -> None:
     out = made(tmp_path, "--source", "folder", "--option", f"path={crawled(tmp_path / 'crawled')}")
     rows = [row for row in Store.open(out).images() if row["class"] == "grün blau"]

@@ -123,6 +123,27 @@ def _once(replace: Any) -> Any:
     return limited
 
 
+def test_processes_of_one_number_on_two_machines_do_not_mix_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer with the same process number writes while an image is half written."""
+    one = Store.create(tmp_path, settings())
+    other = Store.create(tmp_path, settings())
+    first, second = one.wish(0, None, 0), other.wish(1, None, 0)
+    replace, waiting = Path.replace, [second]
+
+    def slow(self: Path, target: Path) -> Path:
+        if waiting:
+            other.write(waiting[0], image(waiting.pop()), {})
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", slow)
+    one.write(first, image(first), {})
+    for label, wish in enumerate((first, second)):
+        with Image.open(tmp_path / "train" / one.name(label, None, 0)) as there:
+            assert np.array_equal(np.asarray(there), image(wish))
+
+
 def test_scores_are_replaced_and_outlive_images_that_come_later(tmp_path: Path) -> None:
     store = filled(tmp_path, count=2)
     store.set_scores("cosine", {"dog/000000.png": 0.5, "dog/000001.png": 0.7})

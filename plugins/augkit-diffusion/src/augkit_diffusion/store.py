@@ -15,8 +15,8 @@ is made from the images; what it alone knows are the scores of filters and what 
 from __future__ import annotations
 
 import json
-import os
 import re
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -146,8 +146,8 @@ class Store:
         found: dict[str, set[int]] = defaultdict(set)
         for where in (TRAIN, REJECTED, REFUSED):
             for path in _listed(self.folder / where / self._classes[label]):
-                match = _NUMBER.fullmatch(path.name)
-                if match is not None and (path.suffix == ".json" or png.whole(path)):
+                match = _NUMBER.fullmatch(path.name) if path.is_file() else None
+                if match is not None and (png.whole(path) if path.suffix == ".png" else _refusal(path) is not None):
                     found[match["group"] or ""].add(int(match["number"]))
         return {group: frozenset(numbers) for group, numbers in found.items()}
 
@@ -185,7 +185,8 @@ class Store:
         self._put(REFUSED, name, (json.dumps(_facts(wish, facts), allow_nan=False) + "\n").encode())
 
     def _put(self, where: str, name: str, content: bytes) -> None:
-        path, half = self.folder / where / name, self.parts / f"{os.getpid()}.part"
+        # no process number: the folder may be shared between machines
+        path, half = self.folder / where / name, self.parts / f"{uuid.uuid4().hex}.part"
         with full_disk(self.folder):
             for parent in (path.parent, self.parts):
                 parent.mkdir(parents=True, exist_ok=True)
@@ -280,7 +281,9 @@ class Store:
         for where in (REFUSED, REJECTED, TRAIN):
             for folder in _listed(self.folder / where):
                 for path in _listed(folder):
-                    facts = json.loads(path.read_text()) if where == REFUSED else png.facts_of(path)
+                    facts = None
+                    if path.is_file():
+                        facts = _refusal(path) if where == REFUSED else png.facts_of(path)
                     name = f"{folder.name}/{path.stem}.png"
                     if facts is None or self._owner(facts) != name or (where != REFUSED and path.suffix != ".png"):
                         strangers.append(path)
@@ -332,6 +335,15 @@ def _filter(name: str) -> str:
             f'"{name}" is no name for a filter: small letters, digits and _, and not {REFUSED} or {UNKNOWN}'
         )
     return name
+
+
+def _refusal(path: Path) -> Row | None:
+    """What a note of a refusal says; None if it cannot be read, so that its image is made again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _listed(folder: Path) -> list[Path]:
