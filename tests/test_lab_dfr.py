@@ -194,6 +194,17 @@ def test_only_the_last_layer_changes_and_the_test_images_are_not_asked(
     assert record["loss"] == float(nn.functional.cross_entropy(logits, run.data.train.labels))
 
 
+def test_images_that_it_was_fitted_to_measure_nothing(registry: Registry, tmp_path: Path) -> None:
+    source = write_npz(tmp_path / "a.npz")
+    for fit_on, told in (("validation", ()), ("training", ("test=false",))):
+        stages = f"stages=[train, {{dfr: {{subsets: 2, c: [0.3], fit_on: {fit_on}}}}}]"
+        run = begun(registry, source, stages, *HELD, *told)
+        before, after = train_epoch(run), train_epoch(run)
+        assert "val" in before and ("val" in after) == (fit_on == "training")
+    with pytest.raises(DocumentError, match=r'^test: nothing measures this run, since "dfr" is fitted on the valid'):
+        whole(source, registry, "test=false")
+
+
 def test_embeddings_are_what_the_last_layer_is_given(registry: Registry, tmp_path: Path) -> None:
     run = whole(write_npz(tmp_path / "a.npz"), registry)
     for which, split in (("val", run.data.val), ("train", run.data.train)):

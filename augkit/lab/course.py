@@ -81,6 +81,13 @@ class Stage:
         """Whether its function gives the last layer its weights, instead of a training, see `augkit.lab.stages`."""
         return "embeddings" in self.function.wanted
 
+    @property
+    def fits_validation(self) -> bool:
+        """Whether the last layer is fitted to validation images, so that these cannot measure it."""
+        option = named.options_of(self.function.function, named.STAGE_FACTS).get("fit_on")
+        said = None if option is None else self.function.options.get("fit_on", option.default)
+        return self.fitted and said == "validation"
+
     def enter(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Make the model ready for this stage and return the part that learns; torch's generators stay as they are.
 

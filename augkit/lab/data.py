@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from augkit.errors import DataError
+from augkit.lab import seen
 from augkit.lab.readers import Arrays, Joined, Reader, Source
 from augkit.lab.recipe_parts import DataRecipe, SourcesRecipe
 from augkit.lab.sources import open_source
@@ -122,7 +123,8 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
     Synthetic images are trained on and nothing else: they are never held out, and `imbalance` does not count them.
 
     Raises:
-        DataError: the source cannot be read, or has too few images for what was asked.
+        DataError: the source cannot be read, or has too few images for what was asked; or the images of `sources` were
+            made from some that would validate or test.
     """
     source = open_source(recipe.source, root=recipe.root, download=recipe.download, grouped=recipe.groups == "folder")
     marks = source.synthetic
@@ -156,7 +158,10 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
     test = split("train", chosen.test) if chosen.test is not None else split("test", None)
     train = replace(split("train", rows), is_synthetic=torch.from_numpy(marks[rows]).to(device))
     names = source.class_names
-    return Data(train, val, test, names, torch.from_numpy(counts), digest, marks[rows], source.group_names, added)
+    data = Data(train, val, test, names, torch.from_numpy(counts), digest, marks[rows], source.group_names, added)
+    if sources is not None and sources.folder is not None:
+        seen.check(Path(sources.folder).expanduser(), data)
+    return data
 
 
 class _Chosen(NamedTuple):

@@ -210,6 +210,12 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
             "nothing measures this run: leave test at true, or hold images out with data.validation_per_class",
             path="test",
         )
+    if not recipe.test and stages[-1].fits_validation:
+        raise DocumentError(
+            f'nothing measures this run, since "{stages[-1].name}" is fitted on the validation images: leave test at'
+            " true, or say fit_on: training",
+            path="test",
+        )
     normalise = Normalise(recipe.data.mean, recipe.data.std).to(device)
     run = Training(recipe, data, device, model, policy, stages, normalise, _judge(recipe, registry))
     _try(run)
@@ -317,7 +323,8 @@ def _fit(run: Training) -> Record:
     scores, logits = run.evaluate(train)
     record["loss"] = float(nn.functional.cross_entropy(logits, train.labels))
     record |= {"train_accuracy": scores.accuracy, "seconds": time.perf_counter() - begin, "seconds_input": None}
-    _validate(run, record)
+    if not stage.fits_validation:
+        _validate(run, record)
     run.records.append(record)
     return record
 

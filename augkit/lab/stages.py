@@ -9,7 +9,8 @@ A stage that is fitted instead of trained asks for `embeddings`: a function of "
 that returns what the last layer is given, see `augkit.lab.embeddings`; nothing else of the data is open to it. It gives
 the last layer, which must be one linear layer, its weights itself. It is the last of a recipe and one epoch long, takes
 no step, meets no policy, and wants images held out to validate. Other facts: `group_names` (refused where groups of
-training or validation images are not known) and `seed`.
+training or validation images are not known) and `seed`. An option `fit_on` that is "validation" says that it is fitted
+to validation images, which then measure nothing after it.
 """
 
 from __future__ import annotations

@@ -56,6 +56,7 @@ def test_kills_change_nothing(source: str, tmp_path: Path) -> None:
             ".parts",
             "manifest.parquet",
             "model",
+            "real.npy",
             "store.yaml",
             "train",
         }

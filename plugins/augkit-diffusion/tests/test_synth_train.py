@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synth_parts import COUNTS, begin, plugged, recipe, synth
+from augkit_diffusion.replacing import opened
+from augkit_diffusion.store import Store
+from synth_parts import COUNTS, begin, crawled, plugged, recipe, synth
 
+from augkit.errors import DataError
 from augkit.lab.data import load
 from augkit.lab.recipe import load_recipe
 from augkit.plugins import registry
@@ -57,3 +60,55 @@ def test_a_training_run_on_a_store(tmp_path: Path) -> None:
     assert status == 0, errors
     noted = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert noted["images"]["train"] == 4 * 14 and noted["images"]["test"] == sum(COUNTS)
+
+
+def doubled(folder: Path) -> Path:
+    """A recipe whose test images are others than those it trains on, with enough of each class to hold some out."""
+    path, random = recipe(folder), np.random.default_rng(2)
+    labels = np.repeat(np.arange(4), 15)
+    kept = dict(np.load(folder / "data.npz")) | {"train_labels": labels, "test_labels": labels}
+    for split in ("train", "test"):
+        kept[f"{split}_images"] = random.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    np.savez(folder / "data.npz", **kept)
+    return path
+
+
+@pytest.mark.parametrize("source", ["stamps", "folder"])
+def test_no_run_is_measured_on_what_a_store_was_made_from(source: str, tmp_path: Path) -> None:
+    """Made with all training images, the store goes with no run that holds some of them out; made from others it does.
+
+    So it is for replacement tests.
+    """
+    path, out = doubled(tmp_path), tmp_path / "synth"
+    more = ("--option", f"path={crawled(tmp_path / 'crawled')}") if source == "folder" else ()
+    make = ("make", path, "--target", 20, "--source", source, *more, "--set", "data.validation=0.2")
+    assert synth(*make, "--out", out).exit_code == 0
+    for seed in (0, 1):
+        sets = ["data.validation=0.2", f"data.subset_seed={seed}"]
+        read = load_recipe(path, registry(), [*sets, f"sources={out}"])
+        if source == "folder" or seed == 0:
+            assert len(load(read.data, sources=read.sources).train) == 80
+            assert len(opened(Store.open(out), read).data.train) == 48
+            continue
+        told = r"of 12 validation images are among the real images that this store was made from"
+        with pytest.raises(DataError, match=told):
+            load(read.data, sources=read.sources)
+        words = [word for one in sets for word in ("--set", one)]
+        done = synth("replace", path, out, "--out", tmp_path / "replaced", "--classes", "all", *words)
+        assert done.exit_code == 2 and "validation images are among" in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "replaced").exists()
+
+
+def test_an_old_store_is_told_and_mended_by_the_command_that_made_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = doubled(tmp_path), tmp_path / "synth"
+    words = ("make", path, "--target", 20, "--source", "stamps", "--out", out)
+    assert synth(*words).exit_code == 0
+    before = (out / "real.npy").read_bytes()
+    (out / "real.npy").unlink()
+    read = load_recipe(path, registry(), [f"sources={out}"])
+    load(read.data, sources=read.sources)
+    assert "does not say which real images it was made from" in capsys.readouterr().err
+    done = synth(*words)
+    assert done.exit_code == 0 and "0 images made" in done.output and (out / "real.npy").read_bytes() == before

@@ -75,6 +75,8 @@ class Adapt(Sd):
     and in prompts. What is learnt lies in the store's `model/`, or in a folder of it for each class.
     """
 
+    from_real = True
+
     def __init__(
         self,
         context: Context,

@@ -29,6 +29,8 @@ class Folder:
     For groups the folders are GROUP/CLASS.
     """
 
+    from_real = False
+
     def __init__(self, root: Path, size: int, batch: int) -> None:
         self.batch, self.size, self.root = batch, size, root.expanduser().absolute()
         if not self.root.is_dir():

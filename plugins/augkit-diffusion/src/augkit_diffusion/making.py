@@ -60,7 +60,12 @@ class Work:
         }
 
     def identity(self) -> dict[str, Any]:
-        """Of the source, with its batch; it may learn first."""
+        """Of the source, with its batch; it may learn first, so the store notes before from which real images."""
+        from augkit.lab import seen
+
+        store = Path(self.order.folder)
+        if not (store / seen.NOTE).exists():
+            seen.write(store, self.data if getattr(self.source, "from_real", True) else None)
         return {**self.source.identity(), "batch": self.source.batch}
 
 

@@ -164,13 +164,15 @@ def opened(store: Store, recipe: Recipe) -> Images:
     """The recipe's real images, and the store's kept ones.
 
     Raises:
-        DataError: the store's classes are others.
+        DataError: the store's classes are others, or it was made from images that would validate or test.
     """
     from augkit.lab import data as lab_data
+    from augkit.lab import seen
 
     data = lab_data.load(recipe.data)
     if tuple(data.class_names) != store.class_names:
         raise DataError("this store was made for other classes than those of the recipe", file=store.folder)
+    seen.check(store.folder, data)
     made: dict[int, list[Path]] = {label: [] for label in range(data.num_classes)}
     for row in store.images():
         made[store.class_names.index(row["class"])].append(store.path(row))

@@ -65,6 +65,7 @@ class Sd:
     """Images of a text-to-image pipeline. Each is made at the model's size, and resized as the data's images are."""
 
     task: Task = "text"
+    from_real = False
 
     def __init__(self, context: Context, how: How, prompts: Prompts) -> None:
         from augkit_diffusion.pipeline_folder import open_folder

@@ -60,7 +60,8 @@ class Source(Protocol):
 
     batch: int
     """Images that are made together, at least 1. A batch's size can change the last bit of an image, so images are
-    always made in whole batches, and it belongs to the identity."""
+    always made in whole batches, and it belongs to the identity. A source that neither learns from the data's images
+    nor begins with one says so with `from_real = False`; of any other the store notes them, see `augkit.lab.seen`."""
 
     def identity(self) -> dict[str, Any]:
         """What pixels depend on besides the wish, as JSON: hash of weights, size, steps, guidance, precision, batch.

@@ -60,6 +60,7 @@ class Translate(Sd):
     """
 
     task: Task = "image"
+    from_real = True
 
     def __init__(self, context: Context, how: How, prompts: Prompts, begin: Begin, strength: float) -> None:
         super().__init__(context, how, prompts)
