@@ -218,6 +218,26 @@ def test_a_folder_that_cannot_be_loaded_safely_is_told_in_a_sentence(
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
+CODE = "open({mark!r}, 'w').close()\nfrom diffusers import UNet2DConditionModel as Mine\n"
+
+
+@pytest.mark.parametrize("library", ["kolors", "my_unet", "diffusers"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_code_beside_the_weights_is_not_run(tmp_path: Path, model: Path, library: str, linked: bool) -> None:
+    """Not even under the name of a folder of diffusers that is a module of it only with further packages."""
+    copy, mark = shutil.copytree(model, tmp_path / "copy"), tmp_path / "was run"
+    index = json.loads((copy / "model_index.json").read_text())
+    named = [library, "UNet2DConditionModel" if library == "diffusers" else "Mine"]
+    (copy / "model_index.json").write_text(json.dumps(index | {"unet": named}))
+    (copy / "unet" / f"{library}.py").write_text(CODE.format(mark=str(mark)))
+    if linked:
+        (copy / "unet").rename(tmp_path / "elsewhere")
+        (copy / "unet").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"code of its own, which is not run|none of a model's is run; .* name another"):
+        made(source := opened("sd", tmp_path, copy), wishes(source, 0, range(3)))
+    assert not mark.exists()
+
+
 def test_what_is_no_pipeline_at_all_is_told(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))

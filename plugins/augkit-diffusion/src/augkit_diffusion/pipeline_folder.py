@@ -2,7 +2,8 @@
 
 A pipeline lies in a folder with `model_index.json` and a folder for each of its parts. Weights are read from
 safetensors files alone, since others can run code when they are read, and parts whose code comes with them are
-refused. Nothing here imports diffusers, but for fetching from the hub.
+refused. diffusers is imported to fetch from the hub, and for pipelines with a part of neither its own nor transformers'
+kinds, such as a safety checker.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from augkit.errors import DataError
@@ -104,6 +106,7 @@ def open_folder(model: str, *, safety_checker: bool = True) -> PipelineFolder:
         parts = {name: one for name, one in parts.items() if name != CHECKER}
     for name, (library, _) in parts.items():
         _check_part(path, name, library)
+    _check_code(path, parts)
     variant = _variant([path / name for name in parts])
     return PipelineFolder(path, index["_class_name"], tuple(sorted(parts)), variant, CHECKER in parts, there)
 
@@ -167,15 +170,28 @@ def _check_part(path: Path, name: str, library: Any) -> None:
         raise DataError(f"the weights of the pipeline's part {name} {reason}", file=folder)
 
 
+def _check_code(path: Path, names: Iterable[str]) -> None:
+    """Raise if any Python file lies in the pipeline's folder, or in a part's that is linked to from there."""
+    for folder in (path, *(path / name for name in names)):
+        if (file := next(folder.rglob("*.py"), None)) is not None:
+            raise DataError(
+                "code lies in this pipeline's folder, and none of a model's is run; look at it, and remove it or name"
+                " another pipeline",
+                file=file,
+            )
+
+
 def _of_diffusers(library: Any) -> bool:
-    """Whether a part's code is a module of a pipeline that is installed with diffusers, such as `stable_diffusion`."""
-    from importlib.util import find_spec
+    """Whether a part's code is a module of a pipeline of diffusers, such as `stable_diffusion`.
+
+    This asks what diffusers itself asks before it looks for code beside the weights.
+    """
+    from augkit_diffusion.pipelines import quiet
 
     if not isinstance(library, str) or not library.isidentifier():
         return False
-    spec = find_spec("diffusers")
-    places = spec.submodule_search_locations if spec is not None else None
-    return any((Path(place) / "pipelines" / library).is_dir() for place in places or ())
+    with quiet() as diffusers:
+        return isinstance(getattr(diffusers.pipelines, library, None), ModuleType)
 
 
 def _variants(folder: Path) -> set[str | None]:
