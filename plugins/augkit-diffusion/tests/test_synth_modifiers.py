@@ -121,6 +121,33 @@ def test_what_is_wrong_with_a_phrase_is_said(phrase: Any, told: str) -> None:
     assert good == ["wet-nosed"] and told in faults[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "phrase", "holds"),
+    [
+        ("red fox", "a sleepy red fox", True),
+        ("red_fox", "Red  Fox cub", True),
+        ("red fox", "fox red", False),
+        ("red fox", "red foxglove", False),
+        ("T-shirt/top", "plain t shirt top", True),
+        ("T-shirt/top", "plain shirt", False),
+        ("polar_bear", "polar-bear-like", True),
+        ("++", "wet", False),
+    ],
+)
+def test_a_class_of_several_words_is_found_in_a_phrase(name: str, phrase: str, holds: bool) -> None:
+    good, faults = read(json.dumps({"modifiers": [phrase]}), name, 5)
+    assert (good == []) is holds and any("class's name" in fault for fault in faults) is holds
+
+
+@pytest.mark.parametrize("part", ["values:", "values: {}", "values: {modifier: {}}", "names:", "values:\nnegative: ''"])
+def test_a_part_with_nothing_under_it_is_as_if_it_were_left_out(tmp_path: Path, part: str) -> None:
+    (tmp_path / "modifiers.yaml").write_text(f"templates: a {{class}}\n{part}\n")
+    good = ["wet", "old", "big"]
+    done = asked(tmp_path, red_fox=good, cat=good, dog=good)
+    assert done.exit_code == 0, done.output
+    assert open_prompts(tmp_path / "modifiers.yaml").values == {"modifier": dict.fromkeys(NAMES, good)}
+
+
 def test_what_is_no_prompts_file_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "modifiers.yaml"
     file.write_text("augkit: 1\nname: a recipe\n")

@@ -7,6 +7,7 @@ to be short, of plain characters and without placeholders, and the file that the
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MOST, LONGEST, WORDS = 20, 60, 8
 """Phrases of a class, characters of a phrase, and words of one."""
 REPAIRS, TOKENS = 2, 1500
+_WORD = re.compile(r"[^\W_]+")
 _TASK = """\
 You write modifiers for the prompts of a text-to-image model that shall make varied, realistic photos of one class.
 A modifier is a phrase of 1 to 5 words that stands right before the class's name, as in "a photo of MODIFIER CLASS".
@@ -85,9 +87,15 @@ def _fault(phrase: Any, name: str) -> str | None:
         return f"a modifier has at most {WORDS} words and {LONGEST} characters"
     if not all(category(sign)[0] in "LMN" or sign in " -'’" for sign in plain):
         return "a modifier holds letters, digits, hyphens and apostrophes"
-    if name.replace("_", " ").strip().casefold() in plain.casefold().split():
+    if _holds(plain, name):
         return "a modifier does not hold the class's name"
     return None
+
+
+def _holds(phrase: str, name: str) -> bool:
+    """Whether the words of a class's name follow each other in a phrase; hyphens and _ part words as spaces do."""
+    words, own = (_WORD.findall(text.casefold()) for text in (phrase, name))
+    return bool(own) and any(words[i : i + len(own)] == own for i in range(len(words) - len(own) + 1))
 
 
 def ask(model: Model, name: str, count: int, most: float | None = None) -> tuple[list[str], float]:
@@ -126,7 +134,8 @@ def stored(out: Path) -> dict[str, Any]:
     if not out.exists():
         return {"values": {MODIFIER: {}}}
     open_prompts(out)
-    found = read_fields(out)
+    # a part with nothing under it reads as empty text
+    found: dict[str, Any] = {name: part for name, part in read_fields(out).items() if part}
     values = found.setdefault("values", {})
     if not isinstance(values.setdefault(MODIFIER, {}), Mapping):
         raise AugkitError("the modifiers of this file are for all classes alike; choose another file", file=out)
