@@ -27,6 +27,7 @@ OUTSIDE = {
     "cuda_agnostic": "probes",
     "cuda_monotone": "probes",
     "cuda_online": "probes",
+    "domain_mixup": "mixup.across",
 }
 """Strategies with a name that the rendering for models leaves out, and the part for which it does."""
 KEYWORDS = {"type", "properties", "required", "additionalProperties", "items", "enum", "anyOf", "description", "$ref"}

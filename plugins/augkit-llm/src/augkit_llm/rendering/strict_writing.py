@@ -101,6 +101,8 @@ class Writer:
         return {"one_of": [{"weight": weight, "mix": self.mix(*_split(items[0]))} for weight, items in ways]}
 
     def mix(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if "across" in body:
+            raise RenderingError("sides of a batch are left out of this rendering", path=f"{name}.across")
         return {"mix": name, **_texts(body, MIX), "partner": body.get("partner", "batch")}
 
     def state(self, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
