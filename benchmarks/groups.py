@@ -1,7 +1,11 @@
 """Methods for groups beside each other on PACS: `python benchmarks/groups.py --data pacs/ --out runs/groups`.
 
 ERM, group re-sampling and Group-DRO train the recipe `pacs` with a small network on 32-pixel images; DFR fits the last
-layer of what ERM trained anew. Finished runs are not repeated, and a run that was cut off goes on. Prints a table.
+layer of what ERM trained anew. With `--store DIR` ERM trains on synthetic images too, that even out the cells:
+
+    augkit synth make pacs --set data.source=pacs/ --set data.image_size=32 --groups --target 250 --source fit --out DIR
+
+Finished runs are not repeated, and a run that was cut off goes on. Prints a table.
 """
 
 from __future__ import annotations
@@ -23,6 +27,14 @@ METHODS: dict[str, tuple[str, ...]] = {
     "DFR, validation images": ("stages=[dfr]",),
     "DFR, training images": ("stages=[{dfr: {fit_on: training}}]",),
 }
+SYNTHETIC: dict[str, tuple[str, ...]] = {
+    "ERM, synthetic": (),
+    "ERM, synthetic, mixup, head": (
+        "policy=domain_mixup",
+        "stages=[train, {finetune_head: {data: real, balance: groups}}]",
+    ),
+}
+"""With `sources`. Mixing is across real and synthetic images, the head is tuned on as many real ones of each cell."""
 COLUMNS = (
     "all",
     "worst_cell",
@@ -50,9 +62,11 @@ def folder_of(out: Path, method: str, seed: int) -> Path:
     return out / f"{method.replace(', ', '-').replace(' ', '-')}-seed{seed}"
 
 
-def one(method: str, seed: int, out: Path, shared: list[str]) -> dict[str, Any]:
+def one(method: str, seed: int, out: Path, shared: list[str], store: Path | None) -> dict[str, Any]:
     """One run; its summary."""
-    told = [*shared, *METHODS[method], f"seed={seed}"]
+    told = [*shared, *(METHODS | SYNTHETIC)[method], f"seed={seed}"]
+    if method in SYNTHETIC:
+        told.append(f"sources={store}")
     if method.startswith("DFR"):
         told.append(f"model.weights={folder_of(out, 'ERM', seed)}")
     folder = train("pacs", told, folder_of(out, method, seed), resume=True)
@@ -90,12 +104,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/groups"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *SYNTHETIC])
+    parser.add_argument("--store", type=Path, help="synthetic images, as above")
     told = parser.parse_args()
+    methods = told.methods or [*METHODS, *(SYNTHETIC if told.store else ())]
     shared, found = small(told.data, told.epochs), {}
     for seed in range(told.seeds):
-        for method in told.methods:
-            found.setdefault(method, []).append(one(method, seed, told.out, shared))
+        for method in methods:
+            found.setdefault(method, []).append(one(method, seed, told.out, shared, told.store))
             print(f"{method}, seed {seed}: {found[method][-1]}", flush=True)
     print(table(found) if "ERM" in found else "No table: ERM is what the others are compared with.")
 
