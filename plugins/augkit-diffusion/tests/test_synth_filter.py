@@ -364,7 +364,10 @@ def test_an_encoder_with_weights_from_a_file_looks(folder: Path, tmp_path: Path)
         seen.append(evidence.made.features)
     assert seen[0].shape == (5, 64) and np.array_equal(*seen) and np.ptp(seen[0]) > 0
     (tmp_path / "bad.pth").write_bytes(b"no weights")
-    with pytest.raises(DataError, match="these weights cannot be read"):
-        _ = Evidence(store, store.images()[:5], model="resnet8_cifar", weights=tmp_path / "bad.pth").made
+    torch.save({"state_dict": Plan}, tmp_path / "code.pth")
+    for weights in ("bad.pth", "code.pth"):
+        with pytest.raises(DataError, match=r"cannot be read safely \(UnpicklingError\); save plain tensors") as caught:
+            _ = Evidence(store, store.images()[:5], model="resnet8_cifar", weights=tmp_path / weights).made
+        assert "weights_only" not in str(caught.value)  # torch's own words advise to turn it off
     with pytest.raises(DataError, match="are not weights of the timm model"):
         _ = Evidence(store, store.images()[:5], model="resnet20_cifar", weights=tmp_path / "w.pth").made

@@ -366,9 +366,12 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever damaged bytes make the two stumble over
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"these weights cannot be read ({reason})", file=path) from error
+    except Exception as error:  # whatever damaged bytes make the two stumble over; torch's advice is to read unsafely
+        raise DataError(
+            f"these weights cannot be read safely ({type(error).__name__}); save plain tensors by name, best as"
+            " .safetensors",
+            file=path,
+        ) from error
     for part in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(part), dict):
             state = state[part]
