@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from augkit_diffusion.plan_command import size_text, time_text
 from synth_parts import COUNTS, NAMES, crawled, plugged, recipe, synth
@@ -78,6 +79,35 @@ def test_what_a_source_must_learn_first_is_not_timed(tmp_path: Path) -> None:
     done = synth("plan", recipe(tmp_path), "--target", 10, "--source", "fit")
     assert done.exit_code == 0, done.output
     assert "time: not known; the source fit learns first, which augkit synth make does" in done.output
+
+
+def test_what_a_source_that_learns_lacks_is_told_by_a_plan(tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    lacking = dict(np.load(tmp_path / "data.npz"))
+    kept = lacking["train_labels"] != 3
+    np.savez(
+        tmp_path / "data.npz", **lacking | {name: lacking[name][kept] for name in ("train_images", "train_labels")}
+    )
+    done = synth("plan", path, "--target", 10, "--source", "fit")
+    assert done.exit_code == 2 and 'class "grün blau"' in done.stderr, done.output
+
+
+def test_a_plan_of_nothing_makes_nothing(tmp_path: Path) -> None:
+    words = (
+        "plan",
+        recipe(tmp_path),
+        "--target",
+        1,
+        "--source",
+        "stamps",
+        "--option",
+        "fails=0",
+        "--option",
+        "seconds=60",
+    )
+    done = synth(*words)
+    assert done.exit_code == 0 and "0 images to make for 0 of 4 classes" in done.output and "time: none" in done.output
+    assert json.loads(synth(*words, "--json").output)["seconds"] == 0
 
 
 def test_sources_are_listed_with_their_options(tmp_path: Path) -> None:

@@ -122,10 +122,12 @@ def _made(order: Order, out: Path | None, how_many: ask.HowMany) -> tuple[Data, 
     with tempfile.TemporaryDirectory() as folder:
         order = order if out is not None else replace(order, folder=folder)
         work = open_work(order)
-        if isinstance(work.source, Learning) and not work.source.ready:
-            return work.data, _like(work.data, f"the source {order.source} learns first, which augkit synth make does")
         wanted = how_many.wanted(work.data)
         foresee(work, wanted)
+        if isinstance(work.source, Learning) and not work.source.ready:
+            return work.data, _like(work.data, f"the source {order.source} learns first, which augkit synth make does")
+        if not any(wanted.values()):
+            return work.data, _like(work.data)
         cell = max(wanted, key=wanted.__getitem__)
         seconds, size = _chunk(work, cell)
         if seconds < QUICK:
@@ -170,7 +172,7 @@ def _tell(data: Data, how_many: ask.HowMany, cost: Cost, out: Path | None, as_js
     ]
     images = sum(missing.values())
     chunks = sum(-(-number // cost.batch) for number in missing.values())
-    seconds = None if cost.seconds is None else chunks * cost.seconds
+    seconds = 0.0 if not images else None if cost.seconds is None else chunks * cost.seconds
     taken = round(images * cost.bytes)
     if as_json:
         show_json({"cells": rows, "images": images, "bytes": taken, "seconds": seconds})
@@ -182,7 +184,9 @@ def _tell(data: Data, how_many: ask.HowMany, cost: Cost, out: Path | None, as_js
     print(
         f"disk: {size_text(taken)} of {size_text(free)} free here ({size_text(cost.bytes)} an image, {cost.measured})"
     )
-    if seconds is None or cost.seconds is None:
+    if not images:
+        print("time: none")
+    elif seconds is None or cost.seconds is None:
         print(f"time: not known; {cost.unknown}")
     else:
         print(f"time: {time_text(seconds)} for one process ({cost.measured} in {cost.seconds:.3g} s)")
