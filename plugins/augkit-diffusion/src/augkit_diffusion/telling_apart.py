@@ -53,7 +53,9 @@ class Told:
         """What may be said of it."""
         if self.low > 0.5:
             return "can be told apart"
-        return "cannot be told apart" if self.high >= 0.5 else "less often right than by guessing"
+        if self.high >= 0.5:
+            return "are not seen to be told apart: the interval holds 50 %"
+        return "are told apart less often than by guessing"
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
