@@ -6,6 +6,7 @@
     refused/CLASS/000012.json  in place of an image that the model's safety checker blanked
     manifest.parquet           an index, see `manifest.py`
     model/                     what the source learnt
+    real.npy                   which real images it was made from, see `augkit.lab.seen`
     .parts/                    files half written, and locks
 
 Each image holds its own facts, and appears whole under its name or not at all, so a kill loses nothing. The manifest
