@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from sd_parts import made, opened, save_pipeline, wishes
 
 from augkit.errors import AugkitError, StateError
+from augkit.lab.folder import write_json
 
 QUICK = {"train_steps": 6, "train_batch": 2, "lr": 1e-2, "rank": 2, "checkpoint_seconds": 1e-6}
 
@@ -127,6 +128,37 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "stopped" / file).read_bytes()
 
 
+def test_a_stop_before_the_note_is_written_loses_no_training(
+    tmp_path: Path, model: Path, learnt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(path: Path, content: Any) -> None:
+        if path.name == NOTE and content["model"] is not None:
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("augkit.lab.folder.write_json", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(tmp_path, model).identity()
+
+    def training(training: Training) -> None:
+        raise AssertionError("it trains again")
+
+    monkeypatch.setattr(Training, "advance", training)
+    source = adapt(tmp_path, model)
+    assert not source.ready and source.identity() == adapt(learnt, model).identity()
+    assert not (tmp_path / "synth/model" / CHECKPOINT).exists()
+
+
+def test_weights_of_another_training_are_not_used(tmp_path: Path, model: Path, learnt: Path) -> None:
+    copy = shutil.copytree(learnt, tmp_path / "copy")
+    file = copy / "synth/model" / WEIGHTS
+    save_file({name: 2 * value for name, value in load_file(file).items()}, file)
+    source = adapt(copy, model)
+    with pytest.raises(StateError, match=r"not the weights that were learnt; remove .*model to learn anew"):
+        source.make(wishes(source, 0, range(3)))
+
+
 def test_each_class_can_have_weights_of_its_own(tmp_path: Path, model: Path) -> None:
     source = adapt(tmp_path, model, each="class", train_steps=1, lr=0.1)
     source.identity()
@@ -163,7 +195,7 @@ def test_what_was_learnt_otherwise_or_is_damaged_is_told(tmp_path: Path, model: 
     file = copy / "synth/model" / WEIGHTS
     file.write_bytes(file.read_bytes()[:100])
     source = adapt(copy, model)
-    with pytest.raises(StateError, match=r"what was learnt cannot be loaded .*remove .*model to learn anew"):
+    with pytest.raises(StateError, match=r"not the weights that were learnt; remove .*model to learn anew"):
         source.make(wishes(source, 0, range(3)))
     note = json.loads((copy / "synth/model" / NOTE).read_text())
     (copy / "synth/model" / NOTE).write_text(json.dumps(note | {"model": None}))

@@ -160,9 +160,10 @@ class Adapt(Sd):
 
     def _draw(self, wishes: Sequence[Wish], folder: Path) -> list[np.ndarray | None]:
         from augkit_diffusion.adapt_training import WEIGHTS, loaded
+        from augkit_diffusion.fit_folder import learnt
 
         if self._loaded != folder:
-            loaded(self.pipeline.pipe, folder / WEIGHTS)
+            loaded(self.pipeline.pipe, folder / WEIGHTS, learnt(folder))
             self._loaded = folder
         return super().draw(wishes)
 
@@ -183,6 +184,7 @@ class Adapt(Sd):
         from augkit.lab.folder import write_json
         from augkit_diffusion import fit_folder
         from augkit_diffusion.adapt_training import Training, run
+        from augkit_diffusion.fit_training import CHECKPOINT
 
         for number, (folder, label) in enumerate(self.folders):
             settings = self.settings(label)
@@ -197,6 +199,7 @@ class Adapt(Sd):
 
             run(training, folder, mark, self.checkpoint_seconds, tell)
             write_json(folder / fit_folder.NOTE, {"settings": settings, "model": training.finish(folder)})
+            (folder / CHECKPOINT).unlink(missing_ok=True)  # after the note, so that a stop loses no training
 
     def _pipeline(self) -> Pipeline:
         """Another copy, to be adapted."""

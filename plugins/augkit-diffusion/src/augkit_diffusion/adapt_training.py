@@ -199,7 +199,7 @@ class Training:
             raise StateError(f"this checkpoint lacks parts of what is learnt; {advice}", file=path) from error
 
     def finish(self, folder: Path) -> str:
-        """Write what was learnt as diffusers does, remove the checkpoint, and return the file's SHA-256."""
+        """Write what was learnt as diffusers does, and return the file's SHA-256; the checkpoint stays."""
         from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
         from peft import get_peft_model_state_dict
 
@@ -214,7 +214,6 @@ class Training:
             type(self.pipe).save_lora_weights(scratch, safe_serialization=True, weight_name=WEIGHTS, **layers)
             content = (Path(scratch) / WEIGHTS).read_bytes()
         write(folder / WEIGHTS, content)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
         return hashlib.sha256(content).hexdigest()
 
 
@@ -240,14 +239,18 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def loaded(pipe: Any, weights: Path) -> None:
+def loaded(pipe: Any, weights: Path, sha256: str | None) -> None:
     """Let a pipeline have what was learnt, in place of what it had.
 
     Raises:
-        StateError: the file is missing or damaged, or of another pipeline.
+        StateError: the file is missing or damaged, not the one with this hash, or of another pipeline.
     """
     from augkit_diffusion.pipelines import quiet
 
+    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != sha256:
+        raise StateError(
+            f"these are not the weights that were learnt; remove {weights.parent} to learn anew", file=weights
+        )
     with quiet():
         pipe.unload_lora_weights()
         try:
