@@ -189,7 +189,7 @@ def test_a_token_stands_before_the_class_in_captions_and_prompts(tmp_path: Path,
 
 
 def test_what_was_learnt_otherwise_or_is_damaged_is_told(tmp_path: Path, model: Path, learnt: Path) -> None:
-    with pytest.raises(StateError, match=r"learnt with training.rank 2, not 3; remove this folder to learn anew"):
+    with pytest.raises(StateError, match=r"learnt with training.rank 2, not 3; go on with its own settings"):
         adapt(learnt, model, rank=3)
     copy = shutil.copytree(learnt, tmp_path / "copy")
     file = copy / "synth/model" / WEIGHTS

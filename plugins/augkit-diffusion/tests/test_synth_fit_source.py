@@ -122,7 +122,7 @@ def test_what_was_learnt_is_a_function_of_data_options_and_seed(learnt: Path, tm
 
 def test_how_it_samples_may_change_and_what_it_learnt_may_not(learnt: Path) -> None:
     assert opened(learnt, steps=5, guidance=1.0, batch=2, checkpoint_seconds=5.0).ready
-    with pytest.raises(StateError, match=r"learnt with network\.width 16, not 32; remove this folder to learn anew"):
+    with pytest.raises(StateError, match=r"learnt with network\.width 16, not 32; go on with its own settings"):
         opened(learnt, width=32)
     with pytest.raises(StateError, match=r"learnt with training\.exponent 0\.5, not 0\.0"):
         opened(learnt, exponent=0.0)

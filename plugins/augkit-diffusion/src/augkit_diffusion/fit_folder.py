@@ -67,8 +67,8 @@ def check(folder: Path, settings: dict[str, Any]) -> bool:
     for name in here | there:
         if here.get(name) != there.get(name):
             raise StateError(
-                f"this model was learnt with {name} {there.get(name)}, not {here.get(name)}; remove this folder to"
-                " learn anew, or choose another with --out",
+                f"this model was learnt with {name} {there.get(name)}, not {here.get(name)}; go on with its own"
+                " settings or choose another folder with --out",
                 file=folder,
             )
     return True
