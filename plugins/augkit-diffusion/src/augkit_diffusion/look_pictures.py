@@ -147,7 +147,9 @@ def feature_map(seen: Seen, method: str) -> Figure:
     panels = 2 if by_class else 1
     figure, grid = plt.subplots(1, panels, figsize=(4.8 * panels, 4.4), squeeze=False, layout="constrained")
     axes = grid[0, 0]
-    axes.scatter(*real.T, s=9, color=REAL, alpha=0.6, linewidths=0, label=f"real ({len(real)})")
+    # real images are often fewer: they lie above, with an edge
+    dots: dict[str, Any] = {"s": 14, "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
+    axes.scatter(*real.T, color=REAL, label=f"real ({len(real)})", **dots)
     axes.scatter(
         *made.T, s=14, color=MADE, alpha=0.8, marker="x", linewidths=0.8, label=f"synthetic, kept ({len(made)})"
     )
@@ -156,7 +158,7 @@ def feature_map(seen: Seen, method: str) -> Figure:
         colors = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
         for label, name in enumerate(names):
             own, its = evidence.real_labels[mine] == label, evidence.labels[theirs] == label
-            grid[0, 1].scatter(*real[own].T, s=9, color=colors(label), alpha=0.6, linewidths=0, label=_short(name))
+            grid[0, 1].scatter(*real[own].T, color=colors(label), label=_short(name), **dots)
             grid[0, 1].scatter(*made[its].T, s=14, color=colors(label), marker="x", linewidths=0.8)
         columns = 5 if len(names) <= 10 else 7
         grid[0, 1].legend(
