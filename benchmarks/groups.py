@@ -3,7 +3,8 @@
 ERM, group re-sampling and Group-DRO train the recipe `pacs` with a small network on 32-pixel images; DFR fits the last
 layer of what ERM trained anew. With `--store DIR` ERM trains on synthetic images too, that even out the cells:
 
-    augkit synth make pacs --set data.source=pacs/ --set data.image_size=32 --groups --target 250 --source fit --out DIR
+    augkit synth make pacs --set data.source=pacs/ --set data.image_size=32 --groups --target 250 --source fit \\
+        --option train_steps=2500 --out DIR
 
 Finished runs are not repeated, and a run that was cut off goes on. Prints a table.
 """
