@@ -94,7 +94,6 @@ def serve(online: pytest.MonkeyPatch, address: str) -> None:
 def test_a_hub_id_is_fetched_once_and_only_as_safetensors(tmp_path: Path, online: pytest.MonkeyPatch) -> None:
     model = save_pipeline(tmp_path / "pipeline", checker=False)
     (model / "unet/diffusion_pytorch_model.bin").write_bytes(b"pickled")
-    (model / "pipeline.py").write_text("raise SystemExit")  # may be fetched, is never run
     with hub(model) as (address, asked):
         serve(online, address)
         source = opened("sd", tmp_path, "some/model")
@@ -106,6 +105,15 @@ def test_a_hub_id_is_fetched_once_and_only_as_safetensors(tmp_path: Path, online
     local = opened("sd", tmp_path, model)
     assert np.array_equal(images, made(local, wishes(local, 0, range(3))))
     assert opened("sd", tmp_path, "some/model").identity()["model"] == local.identity()["model"]  # the server is gone
+
+
+def test_a_hub_id_with_code_of_its_own_is_refused(tmp_path: Path, online: pytest.MonkeyPatch) -> None:
+    model = save_pipeline(tmp_path / "pipeline", checker=False)
+    (model / "pipeline.py").write_text("raise SystemExit")  # may be fetched, is never run
+    with hub(model) as (address, _):
+        serve(online, address)
+        with pytest.raises(DataError, match=r"pipeline\.py: code lies in this pipeline's folder"):
+            opened("sd", tmp_path, "some/model")
 
 
 def test_a_hub_id_without_safetensors_is_refused(tmp_path: Path, online: pytest.MonkeyPatch) -> None:
