@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def describe(record: dict[str, Any], epochs: int) -> str:
@@ -37,21 +40,15 @@ def _percent(scores: Mapping[str, float | None]) -> str:
     return "  ".join(f"{name} {'absent' if value is None else f'{value:.1%}'}" for name, value in scores.items())
 
 
-class Reporter:
-    """Use as a context manager around a run; `step` and `epoch` say how far it is."""
+class Display:
+    """Bars on a terminal while it is used as a context manager; `bar` is None elsewhere."""
 
-    def __init__(self, title: str, epochs: int, done: int, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.epochs = epochs
-        self.bar: Progress | None = None
-        self.title = title
-        if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=self.console, transient=True)
-            self.whole = self.bar.add_task(title, total=epochs, completed=done)
-            self.part = self.bar.add_task("epoch", total=None)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=self.console, transient=True) if self.console.is_terminal else None
 
-    def __enter__(self) -> Reporter:
+    def __enter__(self) -> Self:
         if self.bar is not None:
             self.bar.start()
         return self
@@ -61,6 +58,21 @@ class Reporter:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line, above the bars if there are any."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class Reporter(Display):
+    """Use as a context manager around a run; `step` and `epoch` say how far it is."""
+
+    def __init__(self, title: str, epochs: int, done: int, console: Console | None = None) -> None:
+        super().__init__(console)
+        self.title, self.epochs = title, epochs
+        if self.bar is not None:
+            self.whole = self.bar.add_task(title, total=epochs, completed=done)
+            self.part = self.bar.add_task("epoch", total=None)
 
     def step(self, done: int, of: int) -> None:
         """A batch is finished."""
@@ -72,7 +84,3 @@ class Reporter:
         if self.bar is not None:
             self.bar.update(self.whole, advance=1)
         self.say(f"{self.title}  {describe(record, self.epochs)}")
-
-    def say(self, text: str) -> None:
-        """A line, above the bar if there is one."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)

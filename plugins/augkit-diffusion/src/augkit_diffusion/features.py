@@ -7,7 +7,6 @@ the pixels themselves. Nothing is cached: the images of a store take seconds to 
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from augkit.errors import AugkitError, DataError, StateError
+from augkit_diffusion.pipeline_folder import file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -295,7 +295,7 @@ def _run(data: Data, recipe: Recipe, folder: Path) -> Network:
     except RuntimeError as error:
         raise StateError("the model of this run does not fit the store's classes", file=folder) from error
     run.model.eval()
-    told = {"run": str(folder.absolute()), "sha256": _sha256(folder / files.CHECKPOINT)}
+    told = {"run": str(folder.absolute()), "sha256": file_sha256(folder / files.CHECKPOINT)}
     words = f"{recipe.model.name} of the run {folder.name}"
 
     def ready(images: Tensor) -> Tensor:
@@ -351,7 +351,7 @@ def _encoder(name: str, path: Path) -> Network:
             scaled = functional.interpolate(scaled, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
         return (scaled - mean) / std
 
-    told = {"model": name, "weights": str(path.absolute()), "sha256": _sha256(path)}
+    told = {"model": name, "weights": str(path.absolute()), "sha256": file_sha256(path)}
     context = torch.autocast(device.type, torch.bfloat16, enabled=False)
     return Network(model, ready, lambda: context, f"{name} with weights of {path.name}", told, device, None)
 
@@ -388,11 +388,3 @@ def check_viewer(run: Path | None, model: str | None, weights: Path | None) -> N
         raise AugkitError("--model takes a timm model's name and --weights its file: say both")
     if weights is not None and not weights.is_file():
         raise DataError("there is no such file of weights; give a .safetensors file with --weights", file=weights)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()

@@ -82,7 +82,7 @@ class PipelineFolder:
             mark = [str(path.resolve()), status.st_size, status.st_mtime_ns]
             name = path.relative_to(self.path).as_posix()
             noted = known.get(name)
-            found = noted[3] if isinstance(noted, list) and noted[:3] == mark else _sha256(path)
+            found = noted[3] if isinstance(noted, list) and noted[:3] == mark else file_sha256(path)
             new[name] = [*mark, found]
             digest.update(f"{name}\0{found}\n".encode())
             tell("hash of the weights", i + 1, len(self.files))
@@ -214,7 +214,8 @@ def _noted(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Of a file that may be larger than memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

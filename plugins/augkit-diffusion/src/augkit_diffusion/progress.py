@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
+
+from augkit.lab.progress import Display
 
 PAUSE = 30.0
 """Seconds between two lines."""
 
 
-class Meter:
+class Meter(Display):
     """Use as a context manager; call it with what goes on, how much of it is done, and of how much."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=self.console, transient=True) if self.console.is_terminal else None
+        super().__init__(console)
         self.tasks: dict[str, TaskID] = {}
         self.last = time.monotonic()
-
-    def __enter__(self) -> Meter:
-        if self.bar is not None:
-            self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
     def __call__(self, what: str, done: int, of: int) -> None:
         if self.bar is None:
             if time.monotonic() - self.last > PAUSE:
                 self.last = time.monotonic()
-                self.console.print(f"{what}: {done} of {of}", highlight=False, markup=False, soft_wrap=True)
+                self.say(f"{what}: {done} of {of}")
             return
         kind = what.partition(" (")[0]  # "training (loss 0.12)" is one bar, whatever the loss
         if kind not in self.tasks:

@@ -17,6 +17,7 @@ from augkit.errors import DataError, StateError
 from augkit.lab import folder as files
 
 SETTINGS, PARTS, MODEL = "store.yaml", ".parts", "model"
+NO_PLACE = "the store cannot be made or written here; choose another folder with --out"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -54,7 +55,7 @@ def check(folder: Path, settings: Mapping[str, Any]) -> None:
         raise DataError("the store's place is taken by a file; choose another with --out", file=folder)
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise DataError("the store cannot be made or written here; choose another folder with --out", file=folder)
+        raise DataError(NO_PLACE, file=folder)
     if (folder / SETTINGS).exists():
         same(folder, read_settings(folder), settings)
     elif folder.exists() and any(path.name not in (PARTS, MODEL) for path in files.contents(folder)):

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from augkit.errors import AugkitError
+from augkit.errors import AugkitError, DataError
 from augkit.lab import folder as files
 from augkit.lab.class_folders import folder_names
 from augkit_diffusion import manifest, png
 from augkit_diffusion.chunks import Cell, Chunk, chunks, image_seed
 from augkit_diffusion.manifest import SCORE, Row
-from augkit_diffusion.settings import PARTS, SETTINGS, check, full_disk, locked, read_settings, same
+from augkit_diffusion.settings import FULL, NO_PLACE, PARTS, SETTINGS, check, full_disk, locked, read_settings, same
 from augkit_diffusion.sources import Wish
 
 TRAIN, REJECTED, REFUSED = "train", "rejected", "refused"
@@ -82,7 +82,12 @@ class Store:
         folder_names(settings["data"]["class_names"])
         check(folder, settings)
         with full_disk(folder):
-            (folder / PARTS).mkdir(parents=True, exist_ok=True)
+            try:
+                (folder / PARTS).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                raise DataError(NO_PLACE, file=folder) from error
             with locked(folder / PARTS / "settings.lock", "prepares the source"):
                 check(folder, settings)
                 if not (folder / SETTINGS).exists():
