@@ -16,10 +16,11 @@ from torch import Tensor
 
 from augkit.errors import DataError
 from augkit.lab import seen
+from augkit.lab.attribute_sets import Choice
 from augkit.lab.readers import Arrays, Joined, Reader, Source
 from augkit.lab.recipe_parts import DataRecipe, SourcesRecipe
 from augkit.lab.sources import open_source
-from augkit.lab.subsets import hold_out, index_hash, long_tailed, spare
+from augkit.lab.subsets import apart, correlated, hold_out, index_hash, long_tailed, spare
 from augkit.lab.synthetic import Added, open_added
 
 NO_GROUPS = (
@@ -89,6 +90,19 @@ class Data:
     """Of the groups of all splits; empty if the source knows none."""
     added_sha256: str = ""
     """Of the names and sizes of the files that a recipe's `sources` add."""
+    tuning: Split | None = None
+    """What makes synthetic images learns from these and no others, and nothing trains on them; None if the recipe's
+    `sources` set nothing apart, and it learns from `train`. The one image of a class that has no other is in both."""
+
+    @property
+    def for_sources(self) -> Data:
+        """The same with the images that sources learn from as training images."""
+        if self.tuning is None:
+            return self
+        counts = torch.bincount(self.tuning.labels.cpu(), minlength=self.num_classes)
+        return replace(
+            self, train=self.tuning, class_counts=counts, synthetic=np.zeros(len(self.tuning), bool), tuning=None
+        )
 
     @property
     def num_classes(self) -> int:
@@ -120,18 +134,26 @@ class Data:
 def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: SourcesRecipe | None = None) -> Data:
     """Open the source, choose the subset, hold out what is to be held out, and add the images of `sources`.
 
-    Synthetic images are trained on and nothing else: they are never held out, and `imbalance` does not count them.
+    Synthetic images are trained on and nothing else: they are never held out, and `imbalance` does not count them. Of
+    the real training images `sources` may set some apart that only what makes synthetic ones learns from.
 
     Raises:
         DataError: the source cannot be read, or has too few images for what was asked; or the images of `sources` were
             made from some that would validate or test.
     """
-    source = open_source(recipe.source, root=recipe.root, download=recipe.download, grouped=recipe.groups == "folder")
+    source = open_source(
+        recipe.source,
+        root=recipe.root,
+        download=recipe.download,
+        grouped=recipe.groups == "folder",
+        choice=Choice(recipe.label, recipe.group, recipe.ages),
+    )
     marks = source.synthetic
     marks = np.zeros(len(source.splits["train"].labels), bool) if marks is None else marks
     size = recipe.image_size or _common_size(source)
     chosen = _choose(recipe, source, np.flatnonzero(~marks))
-    rows = np.sort(np.concatenate([chosen.train, np.flatnonzero(marks)]))
+    real, learnt = _tuning(recipe, source, chosen.train, 0.0 if sources is None else sources.tuning)
+    rows = np.sort(np.concatenate([real, np.flatnonzero(marks)]))
     digest = index_hash(np.concatenate([chosen.subset, np.flatnonzero(marks)]))
     added = ""
     if sources is not None and sources.folder is not None:
@@ -139,6 +161,7 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
             Path(sources.folder).expanduser(),
             source.class_names,
             source.group_names if "train" in source.groups else None,
+            sources.take,
         )
         before, added = len(marks), more.digest
         source, marks = _with(source, more), np.concatenate([marks, np.ones(len(more.files.labels), bool)])
@@ -153,12 +176,15 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
         some = np.arange(len(reader.labels)) if some is None else some
         return _split(reader, some, size, recipe.memory, device, None if groups is None else groups[some])
 
+    def trained_on(some: np.ndarray) -> Split:
+        return replace(split("train", some), is_synthetic=torch.from_numpy(marks[some]).to(device))
+
     own = split("val", None) if "val" in source.splits else None
     val = split("train", chosen.val) if chosen.val is not None else own
     test = split("train", chosen.test) if chosen.test is not None else split("test", None)
-    train = replace(split("train", rows), is_synthetic=torch.from_numpy(marks[rows]).to(device))
-    names = source.class_names
-    data = Data(train, val, test, names, torch.from_numpy(counts), digest, marks[rows], source.group_names, added)
+    train, tuning = trained_on(rows), None if learnt is None else trained_on(learnt)
+    names, of_class = source.class_names, torch.from_numpy(counts)
+    data = Data(train, val, test, names, of_class, digest, marks[rows], source.group_names, added, tuning)
     if sources is not None and sources.folder is not None:
         seen.check(Path(sources.folder).expanduser(), data)
     return data
@@ -185,7 +211,30 @@ def _choose(recipe: DataRecipe, source: Source, rows: np.ndarray) -> _Chosen:
     if recipe.imbalance is not None:
         subset = long_tailed(rows, labels, recipe.imbalance, len(source.class_names), recipe.subset_seed)
     train, val_rows = _validation(recipe, source, rows, subset)
+    if recipe.correlation is not None:  # behind what is held out, which so measures all correlations alike
+        train = _correlated(recipe, source, train)
+        subset = train if val_rows is None else np.union1d(train, val_rows)
     return _Chosen(train, val_rows, test_rows, subset)
+
+
+def _tuning(recipe: DataRecipe, source: Source, rows: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray | None]:
+    """What is left of the real training `rows`, and what sources learn from; None for all of them."""
+    if not share:
+        return rows, None
+    cells, groups = source.splits["train"].labels[rows], source.groups.get("train")
+    if groups is not None:
+        cells = cells * len(source.group_names) + groups[rows]
+    return apart(rows, cells, share, recipe.subset_seed + 3)
+
+
+def _correlated(recipe: DataRecipe, source: Source, rows: np.ndarray) -> np.ndarray:
+    """Those of the training `rows` that `data.correlation` keeps."""
+    assert recipe.correlation is not None
+    groups = source.groups.get("train")
+    if groups is None:
+        raise DataError(f"data.correlation is one of classes and groups, and {NO_GROUPS}")
+    labels, names, seed = source.splits["train"].labels, source.class_names, recipe.subset_seed
+    return correlated(rows, labels, groups, recipe.correlation, names, source.group_names, seed)
 
 
 def _with(source: Source, added: Added) -> Source:

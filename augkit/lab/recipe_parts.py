@@ -34,6 +34,23 @@ Ratio = Annotated[Any, AfterValidator(checked_ratio)]
 """A number in 0..1, an expression of `epoch` and `epochs`, or None."""
 
 
+def _take(said: Any) -> Any:
+    """None, a number, or numbers by class, or by class and group."""
+
+    def is_number(value: Any) -> bool:
+        return type(value) is int and value >= 0
+
+    def fits(value: Any) -> bool:
+        return is_number(value) or (isinstance(value, dict) and all(map(is_number, value.values())))
+
+    if said is None or is_number(said) or (isinstance(said, dict) and all(map(fits, said.values()))):
+        return said
+    raise ValueError(
+        "take is a number of images, 0 or more, or a mapping of class names to such numbers (or to mappings of group"
+        " names to them)"
+    )
+
+
 class Part(BaseModel):
     """Frozen; unknown fields are errors; nothing is converted silently."""
 
@@ -61,8 +78,17 @@ class DataRecipe(Part):
     download: bool = False
     groups: Literal["folder"] | None = None
     """`folder`: the folders above the class folders are the images' groups."""
+    label: str | None = None
+    """What is told of an image that is its class, where a data set tells several things; None takes its default."""
+    group: str | None = None
+    """What is told of it that is its group."""
+    ages: tuple[int, ...] = ()
+    """First ages of the bins after the youngest, where an age is label or group; none takes 20, 40 and 60."""
     imbalance: float | None = Field(None, ge=1)
     """Images of the most frequent class for one of the rarest; None keeps the data as they are."""
+    correlation: float | None = Field(None, ge=0, le=1)
+    """Share of each class's training images that are of its own group, whose number is the class's modulo the number of
+    groups; the other groups share the rest alike. None keeps the data as they are."""
     subset_seed: int = Field(0, ge=0, lt=2**31)
     image_size: int | None = Field(None, ge=4, le=4096)
     """Pixels; None keeps images that are all alike."""
@@ -82,6 +108,8 @@ class DataRecipe(Part):
 class SourcesRecipe(Part):
     """Synthetic images to train on beside the data's own."""
 
+    later = ("tuning", "take")
+
     folder: str | None = None
     """A store of synthetic images, or any folder of class folders whose classes are among the data's; None where the
     data source itself marks synthetic images."""
@@ -89,9 +117,17 @@ class SourcesRecipe(Part):
     """Share of an epoch's images that are synthetic; None takes all images alike."""
     replace: Ratio = None
     """Chance that a real image's place in an epoch is taken by a synthetic one of its class."""
+    tuning: float = Field(0.0, ge=0, lt=1)
+    """Share of each class's real training images that what makes synthetic ones learns from, and no stage trains on."""
+    take: Annotated[Any, AfterValidator(_take)] = None
+    """How many images of each class of `folder` are trained on, the first in order of file name: a number (at most so
+    many), or a mapping of class names to numbers (so many; none of a class that is not there). Where groups are known
+    numbers are of each class in each group, and a class may say a mapping of group names. None takes all."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> SourcesRecipe:
+        if self.take is not None and self.folder is None:
+            raise ValueError("take chooses among the images of a folder: say which folder")
         if self.share is not None and self.replace is not None:
             raise ValueError("share and replace are two ways to mix images in: say one")
         return self

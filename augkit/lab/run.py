@@ -185,7 +185,8 @@ def pick_device(name: str) -> torch.device:
 def environment(run: Training, policy_hash: str) -> dict[str, Any]:
     """What a number in this folder depends on besides the recipe."""
     data = run.data
-    synthetic = {"synthetic": int(data.synthetic.sum())} if data.synthetic.any() else {}
+    special = {"synthetic": int(data.synthetic.sum())} if data.synthetic.any() else {}
+    special |= {"tuning": len(data.tuning)} if data.tuning is not None else {}
     return {
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "begins_at_epoch": run.epoch,
@@ -194,7 +195,7 @@ def environment(run: Training, policy_hash: str) -> dict[str, Any]:
         **identity(data),
         "images": {
             "train": len(data.train),
-            **synthetic,
+            **special,
             "val": len(data.val) if data.val else 0,
             "test": len(data.test),
         },

@@ -45,8 +45,8 @@ def _fingerprint(image: np.ndarray) -> bytes:
 
 
 def write(store: Path, data: Data | None) -> None:
-    """Note that a store was made from the real training images of some data; None: from no image at all."""
-    found = np.zeros(0, np.uint64) if data is None else _trained_on(data)
+    """Note that a store was made from the real images that sources learn from in some data; None: from no image."""
+    found = np.zeros(0, np.uint64) if data is None else _trained_on(data.for_sources)
     content = io.BytesIO()
     np.save(content, np.unique(found).astype("<u8"))
     files.write(store / NOTE, content.getvalue())
@@ -56,7 +56,8 @@ def check(folder: Path, data: Data) -> None:
     """Raise if a run on these data would be measured on images that the synthetic ones of a folder were made from.
 
     Of a folder that is no store nothing is known, and of a store without a note a warning is written. An image that is
-    also among the run's own real training images passes: data sets hold some twice.
+    also among the run's own real training images, or those that it sets apart for sources, passes: data sets hold some
+    twice.
 
     Args:
         folder: the `folder` of a recipe's `sources`.
@@ -85,8 +86,9 @@ def check(folder: Path, data: Data) -> None:
 
 
 def _trained_on(data: Data) -> np.ndarray:
-    """Of the real training images."""
-    return fingerprints(data.train.reader, data.train.rows[~data.synthetic])
+    """Of the real training images, and of those that are set apart for sources."""
+    rows = data.train.rows[~data.synthetic]
+    return fingerprints(data.train.reader, rows if data.tuning is None else np.union1d(rows, data.tuning.rows))
 
 
 def _store_of(folder: Path) -> Path | None:
