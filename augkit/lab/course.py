@@ -16,10 +16,10 @@ from augkit.errors import DataError, DocumentError
 from augkit.lab import named
 from augkit.lab.data import NO_GROUPS, Data, in_batches
 from augkit.lab.epochs import Part, Sampler, blended, replaced, whole
-from augkit.lab.heads import last_layer
+from augkit.lab.heads import last_layer, single_layer
 from augkit.lab.ratios import ratio
 from augkit.lab.recipe import Recipe
-from augkit.lab.recipe_parts import SamplerRecipe, StageRecipe
+from augkit.lab.recipe_parts import LossRecipe, SamplerRecipe, StageRecipe
 from augkit.registry import Registry
 
 _APART = 1_000_003
@@ -36,7 +36,7 @@ class Stage:
     """The first of its epochs, counted through the whole run."""
     epochs: int
     recipe: Recipe
-    """The run's, with this stage's `epochs`, `optimizer.lr` and `schedule`."""
+    """The run's, with this stage's `epochs`, `loss`, `optimizer.lr`, `optimizer.weight_decay` and `schedule`."""
     part: Part
     """The images that an epoch is as long as."""
     synthetic: np.ndarray
@@ -45,7 +45,7 @@ class Stage:
     """Synthetic images that may take real ones' places; none unless the recipe says so."""
     facts: Mapping[str, Any]
     """What a loss may know of the stage: `class_counts` [C] and `group_counts` [C, G] float32 of the part's images, on
-    the device, `group_names` and `epochs`."""
+    the device, `group_names`, `epochs`, and if it asks for it, the model's last layer, `head`."""
     mixing: bool
     function: named.Bound
     sampler: Sampler
@@ -124,20 +124,28 @@ class Stage:
         return in_batches(torch.from_numpy(order), self.recipe.batch_size)
 
 
-def plan(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> tuple[Stage, ...]:
+def plan(recipe: Recipe, data: Data, registry: Registry, device: torch.device, model: nn.Module) -> tuple[Stage, ...]:
     """All stages of a recipe.
 
     Raises:
         DataError: a stage would have too few images.
+        DocumentError: a loss asks for a last layer that the model has not.
     """
     stages: list[Stage] = []
     for number, said in enumerate(recipe.stages):
-        stages.append(_stage(number, said, stages[-1].end if stages else 0, recipe, data, registry, device))
+        stages.append(_stage(number, said, stages[-1].end if stages else 0, recipe, data, registry, device, model))
     return tuple(stages)
 
 
 def _stage(
-    number: int, said: StageRecipe, begin: int, recipe: Recipe, data: Data, registry: Registry, device: torch.device
+    number: int,
+    said: StageRecipe,
+    begin: int,
+    recipe: Recipe,
+    data: Data,
+    registry: Registry,
+    device: torch.device,
+    model: nn.Module,
 ) -> Stage:
     epochs = recipe.stage_epochs[number]
     rows, spare = images_of(recipe, number, data)
@@ -152,10 +160,13 @@ def _stage(
         "group_names": data.group_names,
         "epochs": epochs,
     }
+    decay = recipe.optimizer.weight_decay if said.weight_decay is None else said.weight_decay
+    rates = {"lr": said.lr or recipe.optimizer.lr, "weight_decay": decay}
     own: Mapping[str, object] = {
         "epochs": epochs,
+        "loss": said.loss or recipe.loss,
         "schedule": said.schedule or recipe.schedule,
-        "optimizer": recipe.optimizer.model_copy(update={"lr": said.lr or recipe.optimizer.lr}),
+        "optimizer": recipe.optimizer.model_copy(update=rates),
     }
     return Stage(
         number=number,
@@ -170,7 +181,7 @@ def _stage(
         mixing=said.mixing,
         function=function,
         sampler=_sampler(said.sampler or recipe.sampler, recipe, data, registry, begin, epochs),
-        loss=_loss(recipe, data, registry, facts),
+        loss=_loss(said.loss or recipe.loss, (recipe.seed + _APART * number) % 2**63, data, registry, facts, model),
     )
 
 
@@ -189,13 +200,25 @@ def _part(data: Data, rows: np.ndarray) -> Part:
     return Part(rows, labels, known, data.num_classes, max(1, len(data.group_names)))
 
 
-def _loss(recipe: Recipe, data: Data, registry: Registry, facts: Mapping[str, Any]) -> named.Bound:
-    """The recipe's loss; one that remembers is made anew for each stage."""
-    said, known = recipe.loss, registry.losses[recipe.loss.name]
+def _loss(
+    said: LossRecipe, seed: int, data: Data, registry: Registry, facts: dict[str, Any], model: nn.Module
+) -> named.Bound:
+    """A stage's loss; one that remembers is made anew for each stage, what it draws a function of `seed`."""
+    known = registry.losses[said.name]
     loss = named.bind(known, said.options, named.LOSS_FACTS)
     if loss.wanted & {"groups", "group_names", "group_counts"} and data.train.groups is None:
         raise DataError(f'the loss "{said.name}" works by group, and {NO_GROUPS}')
-    return named.bind(loss(**facts), {}, named.LOSS_FACTS) if inspect.isclass(known) else loss
+    if {"head", "features"} & loss.wanted:
+        facts["head"] = single_layer(model, said.name)
+    if inspect.isclass(known):
+        device = facts["class_counts"].device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            made = loss(**facts)
+        loss = named.bind(made.to(device) if isinstance(made, nn.Module) else made, {}, named.LOSS_FACTS)
+        if {"head", "features"} & loss.wanted:
+            facts["head"] = single_layer(model, said.name)
+    return loss
 
 
 def _sampler(said: SamplerRecipe, recipe: Recipe, data: Data, registry: Registry, begin: int, epochs: int) -> Sampler:

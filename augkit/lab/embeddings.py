@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,20 @@ class Embeddings:
     """[n] int64, if groups are known."""
 
 
+@contextmanager
+def watched(head: nn.Module, kept: Callable[[Tensor], Tensor] | None = None) -> Iterator[list[Tensor]]:
+    """What a layer is given, [B, D], call after call while the context lasts; `kept` says what is kept of it.
+
+    As it is, gradients flow through it.
+    """
+    met: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, given: met.append(kept(given[0]) if kept else given[0]))
+    try:
+        yield met
+    finally:
+        hook.remove()
+
+
 def embed(
     run_over: Callable[[Split], Any], split: Split, head: nn.Module, rows: np.ndarray | None = None
 ) -> Embeddings:
@@ -42,12 +57,8 @@ def embed(
     Raises:
         DocumentError: the layer is not given one vector for each image.
     """
-    met: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, given: met.append(given[0].detach().float().cpu()))
-    try:
+    with watched(head, lambda part: part.detach().float().cpu()) as met:
         run_over(split)
-    finally:
-        hook.remove()
     if any(part.ndim != 2 for part in met) or sum(map(len, met)) != len(split):
         raise DocumentError("this model's last layer is not given one vector for each image: leave this stage out")
     values, labels = torch.cat(met).numpy(), split.labels.cpu().numpy()

@@ -24,6 +24,23 @@ def last_layer(model: nn.Module) -> nn.Module:
     return head
 
 
+def single_layer(model: nn.Module, loss: str) -> nn.Module:
+    """The last layer of a model that has one, for a loss that looks at it or at what it is given.
+
+    Raises:
+        DocumentError: it has none, or several.
+    """
+    getter: Any = getattr(model, "get_classifier", None)
+    head = getter() if callable(getter) else None
+    if not isinstance(head, nn.Module) or isinstance(head, nn.ModuleList):
+        raise DocumentError(
+            f'"{loss}" needs a model with one last layer, and {type(model).__name__} has none or several: take another'
+            " model or loss",
+            path="loss",
+        )
+    return head
+
+
 def linear_layer(model: nn.Module) -> nn.Linear:
     """The last layer of a model that has one linear one with a bias.
 

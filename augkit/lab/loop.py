@@ -5,174 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from augkit.binding import class_signals
 from augkit.errors import AugkitError, DocumentError, InputError
-from augkit.lab import experts, fairness, metrics, models, named, optimise
+from augkit.lab import experts, fairness, models, named
 from augkit.lab.augmentation import Normalise, build_policy, probe_pool
 from augkit.lab.course import Stage, plan
-from augkit.lab.data import Data, Split
-from augkit.lab.embeddings import Embeddings, embed
+from augkit.lab.data import Data
 from augkit.lab.heads import linear_layer
 from augkit.lab.recipe import Recipe
+from augkit.lab.training import Record, Training
 from augkit.learning.probes import Answer
 from augkit.policy import Policy
 from augkit.registry import Registry
-
-Record = dict[str, Any]
-
-
-@dataclass
-class Training:
-    """Everything a run needs between two steps; `state_dict` is what a checkpoint holds."""
-
-    recipe: Recipe
-    data: Data
-    device: torch.device
-    model: nn.Module
-    policy: Policy
-    stages: tuple[Stage, ...]
-    normalise: Normalise
-    judge: Callable[[Tensor], Answer]
-    """What counts as a right answer of a model that was trained on so many images of each class, [C] float32."""
-    records: list[Record] = field(default_factory=list)
-    """One for each finished epoch."""
-    number: int = -1
-    """Of the stage that was entered last."""
-    part: nn.Module = field(init=False)
-    """What learns in it."""
-    optimizer: torch.optim.Optimizer = field(init=False)
-    schedule: Any = field(init=False)
-    compiled: Callable[[Tensor], Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.recipe.compile:
-            mode = "reduce-overhead" if self.device.type == "cuda" else None  # CUDA graphs
-            self.compiled = torch.compile(self.model, dynamic=False, mode=mode)
-        self.fixed = frozenset(name for name, p in self.model.named_parameters() if not p.requires_grad)
-        self.enter(0)
-
-    @property
-    def stage(self) -> Stage:
-        """The one that was entered last."""
-        return self.stages[self.number]
-
-    def enter(self, number: int) -> None:
-        """Begin a stage: choose the part that learns, with an optimiser and a schedule of its own."""
-        self.number = number
-        self.part = self.stage.enter(self.model, self.device)
-        learning = {id(parameter) for parameter in self.part.parameters()}
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(id(parameter) in learning and name not in self.fixed)
-        self.optimizer = optimise.optimizer(self.stage.recipe.optimizer, self.part)
-        self.schedule = optimise.schedule(self.stage.recipe, self.optimizer)
-        self.policy.mixing = self.stage.mixing
-        self.policy.memory.set_signals(class_signals(self.stage.class_counts))
-        self.policy.answer = self.judge(self.stage.class_counts)
-
-    def loss(self, logits: Tensor, targets: Tensor, where: Tensor) -> Tensor:
-        """The recipe's loss, told where the stage stands: logits [B, C] or [B, experts, C], targets [B] or [B, C].
-
-        `where` are the images' positions in the training split; with V views logits and targets are V times as many.
-        """
-        stage, logits, groups = self.stage, logits.float(), self.data.train.groups
-        facts: dict[str, Any] = {
-            **stage.facts,
-            "epoch": self.epoch - stage.begin,
-            "views": len(self.policy.views),
-            "groups": None if groups is None else groups[where].repeat(max(1, len(self.policy.views))),
-        }
-        if "experts" in stage.loss.wanted:
-            all_of_them = logits if logits.ndim == 3 else logits[:, None]
-            return stage.loss(experts.joint(logits), targets, experts=all_of_them, **facts)  # type: ignore[no-any-return]
-        single = (logits,) if logits.ndim == 2 else logits.unbind(1)
-        each: list[Tensor] = [stage.loss(one, targets, **facts) for one in single]
-        return each[0] if len(each) == 1 else torch.stack(each).sum()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch to run next, 0-based."""
-        return len(self.records)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Model, optimiser, schedule, policy, random state and records. The data's order needs only seed and epoch."""
-        plain = (int, float, str, list, type(None))
-        schedule = {name: value for name, value in self.schedule.state_dict().items() if isinstance(value, plain)}
-        random, loss = {"cpu": torch.get_rng_state()}, self.stage.loss.function
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "recipe": self.recipe.hash,
-            "stage": self.number,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": schedule,
-            "policy": self.policy.state_dict(),
-            "loss": loss.state_dict() if hasattr(loss, "state_dict") else {},
-            "random": random,
-            "records": self.records,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
-        for number in range(self.number + 1, state["stage"] + 1):
-            self.enter(number)  # the model may have another form afterwards
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.policy.load_state_dict(state["policy"])
-        if hasattr(self.stage.loss.function, "load_state_dict"):
-            self.stage.loss.function.load_state_dict(state["loss"])
-        self.records = list(state["records"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
-
-    def forward(self, inputs: Tensor) -> Any:
-        """The model's output in training. A smaller last batch goes uncompiled: its size would be compiled for itself.
-
-        Raises:
-            AugkitError: the model cannot be compiled.
-        """
-        if self.compiled is None or len(inputs) < self.recipe.batch_size * max(1, len(self.policy.views)):
-            return self.model(inputs)
-        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
-
-        try:
-            return self.compiled(inputs)
-        except TorchDynamoException as error:
-            reason = " ".join(str(error).split("\n")[:2]).strip()
-            raise AugkitError(
-                f'compile: true does not work with "{self.recipe.model.name}" here ({reason}); set compile to false'
-            ) from error
-
-    def autocast(self) -> torch.autocast:
-        """The context of forward passes: bfloat16 where the recipe asks for it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
-
-    def layout(self, images: Tensor) -> Tensor:
-        """The memory layout that the recipe asks for."""
-        return images.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else images
-
-    def evaluate(self, split: Split) -> tuple[metrics.Scores, Tensor]:
-        """Scores and logits of a split, in eval mode."""
-
-        def ready(images: Tensor) -> Tensor:
-            return self.layout(self.normalise(images))
-
-        return metrics.evaluate(self.model, split, self.data.num_classes, ready, self.autocast())
-
-    def embeddings(self, which: str) -> Embeddings:
-        """What the last layer is given: "train" is the stage's images, "val" those that were held out."""
-        split, rows = (self.data.train, self.stage.rows) if which == "train" else (self.data.val, None)
-        assert split is not None  # `plan` refuses a stage that is fitted without any
-        return embed(self.evaluate, split, linear_layer(self.model), rows)
 
 
 def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Training:
@@ -182,7 +30,8 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
         DocumentError: one of them cannot be built, or the model does not take images of this size.
     """
     model = models.create(recipe.model.name, data.num_classes, recipe.model.options, recipe.seed)
-    if getattr(registry.losses[recipe.loss.name], "wants_cosines", False):
+    stage_losses = [(stage.loss or recipe.loss).name for stage in recipe.stages]
+    if getattr(registry.losses[stage_losses[0]], "wants_cosines", False):
         models.give_cosines(model)
     if recipe.model.weights is not None:
         models.load_weights(model, Path(recipe.model.weights))
@@ -190,21 +39,11 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     policy = build_policy(recipe, data, registry, device)
-    stages = plan(recipe, data, registry, device)
+    stages = plan(recipe, data, registry, device, model)
     if stages[-1].fitted:
         linear_layer(model)
-    if "views" in stages[0].loss.wanted and len(policy.views) < 2:
-        raise DocumentError(
-            f'"{recipe.loss.name}" compares views of an image, and "{recipe.policy_name}" makes none: take a policy'
-            " with views, such as augmix, or another loss",
-            path="loss",
-        )
-    if getattr(registry.losses[recipe.loss.name], "wants_labels", False) and policy.strategy.mixes:
-        raise DocumentError(
-            f'"{recipe.loss.name}" needs to know the one class of each image, and "{recipe.policy_name}" mixes images:'
-            " take a policy that does not, or another loss",
-            path="loss",
-        )
+    for stage in stages:
+        _check_loss(stage, registry, policy, stage_losses[0])
     if not recipe.test and data.val is None:
         raise DocumentError(
             "nothing measures this run: leave test at true, or hold images out with data.validation_per_class",
@@ -222,6 +61,35 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
     if "model" in policy.needs:
         policy.attach_model(model, probe_pool(data.train, recipe.seed), run.layout, autocast=run.autocast)
     return run
+
+
+def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: str) -> None:
+    """Raise unless the loss of a stage can be reckoned with this policy, model and the first stage's loss."""
+    recipe, name = stage.recipe, stage.recipe.loss.name
+    path = "loss" if stage.number == 0 else f"{stage.path}.loss"
+    cosines = [getattr(registry.losses[loss], "wants_cosines", False) for loss in (first, name)]
+    if cosines[0] != cosines[1]:
+        which = f'"{first}" is made for a last layer of cosines and "{name}" is not'
+        which = which if cosines[0] else f'"{name}" is made for a last layer of cosines and "{first}" is not'
+        raise DocumentError(f"{which}: a model has one last layer for all stages, take another loss", path=path)
+    if "views" in stage.loss.wanted and len(policy.views) < 2:
+        raise DocumentError(
+            f'"{name}" compares views of an image, and "{recipe.policy_name}" makes none: take a policy'
+            " with views, such as augmix, or another loss",
+            path=path,
+        )
+    if getattr(registry.losses[name], "wants_labels", False) and policy.strategy.mixes:
+        raise DocumentError(
+            f'"{name}" needs to know the one class of each image, and "{recipe.policy_name}" mixes images:'
+            " take a policy that does not, or another loss",
+            path=path,
+        )
+    if "features" in stage.loss.wanted and recipe.compile:
+        raise DocumentError(
+            f'"{name}" looks at what the last layer is given, which a compiled model does not show: set compile to'
+            " false",
+            path="compile",
+        )
 
 
 def _judge(recipe: Recipe, registry: Registry) -> Callable[[Tensor], Answer]:
@@ -292,11 +160,8 @@ def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None
         seconds_input += time.perf_counter() - tick
 
         run.optimizer.zero_grad(set_to_none=True)  # before a CUDA graph may write where the last gradients were
-        with run.autocast():
-            logits = experts.stacked(run.forward(inputs))
-        loss = run.loss(logits, targets, where)
-        loss.backward()
-        run.optimizer.step()
+        logits, loss = run.answer(inputs, targets, where)
+        run.step(loss)
 
         tick = time.perf_counter()
         policy.observe(logits.detach())

@@ -5,16 +5,20 @@ that has a parameter of its name: `class_counts` [C] float32 training images of 
 device; `epoch` and `epochs`, of the stage, 0-based; `views`, how many results of each image the policy makes (a loss
 that asks for it is refused beside a policy without views); `groups` [B] int64 of the batch's images, on the device, and
 `group_names`, and `group_counts` [C, G] float32 training images of each class in each group (all three refused where
-the data know no groups). Every other keyword-only parameter is an option.
+the data know no groups); `inputs` [B, 3, H, W] that the model was given, normalised; `head`, the model's last layer,
+and `features` [B, D] float32 that this layer was given, with gradients (both refused for models that have not one last
+layer). Every other keyword-only parameter is an option.
 
 On dense targets each loss here is linear in the target, as mixing papers train: the loss of every class weighted by
 its share. So one-hot targets give what labels give, to rounding.
 
 A function keeps nothing from call to call. A loss that remembers is a class: each stage makes an instance, with the
-options and with those facts that hold for a whole stage (`class_counts`, `group_counts`, `group_names`, `epochs`) that
+options and with those facts that hold for a whole stage (`class_counts`, `group_counts`, `group_names`, `epochs`,
+`head`) that
 its `__init__` has keyword-only parameters for. The instance is called as a function is, without options, and its
-`state_dict()` and `load_state_dict(state)` put what it remembers into checkpoints. A loss with `wants_labels = True` is
-refused beside a policy that mixes images, whose targets are dense.
+`state_dict()` and `load_state_dict(state)` put what it remembers into checkpoints. If it is a torch module, its weights
+learn along with the stage's part, at the stage's rate and weight decay; what it draws depends on the recipe's seed. A
+loss with `wants_labels = True` is refused beside a policy that mixes images, whose targets are dense.
 """
 
 from __future__ import annotations

@@ -19,7 +19,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from augkit.errors import nearest
 from augkit.strategy.problems import shown
 
-LOSS_FACTS = ("class_counts", "epoch", "epochs", "views", "experts", "groups", "group_names", "group_counts")
+LOSS_FACTS = (
+    *("class_counts", "group_counts", "group_names", "epochs", "head"),
+    *("epoch", "views", "experts", "groups", "features", "inputs"),
+)
+"""Those of the first line hold for a whole stage."""
 SAMPLER_FACTS = ("epoch", "epochs", "group_counts")
 STAGE_FACTS = ("embeddings", "group_names", "seed")
 ANSWER_FACTS = ("class_counts",)
@@ -77,7 +81,9 @@ def options_of(function: Callable[..., Any], facts: Sequence[str] = ()) -> dict[
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(function).parameters
+    module = getattr(function, "forward", None)  # of a torch module, whose own call takes anything
+    called = function if module is None or inspect.isclass(function) else module
+    parameters = inspect.signature(called).parameters
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 

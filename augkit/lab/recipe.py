@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from augkit.errors import DocumentError, nearest
 from augkit.lab import named
+from augkit.lab.datasets import DATA_SETS
 from augkit.lab.recipe_parts import (
     AnswerRecipe,
     BaseRecipe,
@@ -46,6 +47,8 @@ SHORT = {
     **dict.fromkeys(("model", "loss", "optimizer", "schedule", "sampler", "answer"), "name"),
 }
 """Parts that a document may write as a single word, and the field that the word stands for."""
+UNFITTED = ("lr", "weight_decay", "loss", "schedule", "sampler", "balance")
+"""What a stage that is fitted has no use for."""
 LATER_EPOCHS = 10
 """Of a stage after the first, unless it says."""
 
@@ -144,6 +147,8 @@ def _check_named(recipe: Recipe, registry: Registry, problems: Problems, given: 
     for number, stage in enumerate(recipe.stages):
         place: Place = ("stages", number)
         parts.append((place, stage, registry.stages, "stage", named.STAGE_FACTS))
+        if stage.loss is not None:
+            parts.append(((*place, "loss"), stage.loss, registry.losses, "loss", named.LOSS_FACTS))
         if stage.sampler is not None:
             inner = (*place, "sampler")
             parts.append((inner, stage.sampler, registry.samplers, "sampler", named.SAMPLER_FACTS))
@@ -168,7 +173,7 @@ def _with_fitted(recipe: Recipe, registry: Registry, problems: Problems, given: 
     for number, stage in enumerate(stages):
         if "embeddings" not in named.bind(registry.stages[stage.name], stage.options, named.STAGE_FACTS).wanted:
             continue
-        unused = [name for name in ("lr", "schedule", "sampler", "balance") if getattr(stage, name) is not None]
+        unused = [name for name in UNFITTED if getattr(stage, name) is not None]
         unused += ["epochs"] * (stage.epochs not in (None, 1)) + ["mixing"] * (not stage.mixing)
         for name in unused:
             place: Place = ("stages", number, name)
@@ -253,7 +258,7 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
         ("sources", "folder"),
     ):
         value = data.get(part, {}).get(key) if isinstance(data.get(part), dict) else None
-        if not isinstance(value, str) or value == "digits":
+        if not isinstance(value, str) or value == "digits" or (key == "source" and value in DATA_SETS):
             continue
         is_name = part == "policy" and "/" not in value and not value.endswith(ENDINGS)
         if not is_name and (folder / Path(value).expanduser()).exists():

@@ -69,12 +69,13 @@ class Part(BaseModel):
 class DataRecipe(Part):
     """What is trained and tested on."""
 
-    later = ("groups",)
+    later = ("groups", "label", "group", "ages", "correlation")
 
     source: str = "digits"
-    """`digits`, a path to an .npz file or to a folder of class folders, or a timm dataset name."""
+    """`digits` or another name of `augkit datasets`, a path to an .npz file, to a folder of class folders or to a list of
+    images, or a timm dataset name."""
     root: str | None = None
-    """Where a timm dataset lies."""
+    """Where a published data set, a list's images or a timm dataset lies."""
     download: bool = False
     groups: Literal["folder"] | None = None
     """`folder`: the folders above the class folders are the images' groups."""
@@ -103,6 +104,14 @@ class DataRecipe(Part):
     """MiB; a split that fits is held on the device as uint8, a larger one is read from its files."""
     mean: Three = (0.485, 0.456, 0.406)
     std: Three = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _subset(self) -> DataRecipe:
+        if self.correlation is not None and self.imbalance is not None:
+            raise ValueError("correlation and imbalance each choose how many images a class keeps: say one")
+        if any(age < 1 for age in self.ages) or list(self.ages) != sorted(set(self.ages)):
+            raise ValueError("ages are whole numbers above 0 that rise")
+        return self
 
 
 class SourcesRecipe(Part):
@@ -200,10 +209,14 @@ class AnswerRecipe(Named):
 class StageRecipe(Named):
     """A part of the training, with its own optimiser, schedule and images; None takes what the recipe says."""
 
+    later = ("weight_decay", "loss")
+
     name: str = "train"
     epochs: int | None = Field(None, ge=1)
     """None is the recipe's `epochs` for the first stage and 10 for each further one."""
     lr: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+    loss: LossRecipe | None = None
     schedule: ScheduleRecipe | None = None
     sampler: SamplerRecipe | None = None
     data: Literal["all", "real"] = "all"

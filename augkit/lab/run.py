@@ -23,10 +23,11 @@ from augkit.lab import folder as files
 from augkit.lab.augmentation import own_operators, strategy_of
 from augkit.lab.board import Board
 from augkit.lab.board import check as check_board
-from augkit.lab.loop import Training, prepare, train_epoch
+from augkit.lab.loop import prepare, train_epoch
 from augkit.lab.metrics import Scores, group_of
 from augkit.lab.progress import Reporter
 from augkit.lab.recipe import Recipe, load_recipe, read_recipe
+from augkit.lab.training import Training
 from augkit.plugins import registry as default_registry
 from augkit.registry import Registry
 from augkit.strategy.model import Strategy

@@ -11,17 +11,27 @@ the last layer, which must be one linear layer, its weights itself. It is the la
 no step, meets no policy, and wants images held out to validate. Other facts: `group_names` (refused where groups of
 training or validation images are not known) and `seed`. An option `fit_on` that is "validation" says that it is fitted
 to validation images, which then measure nothing after it.
+
+A part that has a method `project` is asked to after each step of the optimiser, see `Projected`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from augkit.lab.dfr import dfr
 from augkit.lab.heads import last_layer
+
+
+@runtime_checkable
+class Projected(Protocol):
+    """A part whose weights are bound to a set."""
+
+    def project(self) -> None:
+        """Move the weights to the nearest of that set, in place, without gradients; waits for nothing on a device."""
 
 
 def train(model: nn.Module) -> nn.Module:
