@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from augkit_diffusion import adapt_training
-from augkit_diffusion.adapt_training import CHECKPOINT, WEIGHTS, Training
-from augkit_diffusion.fit_folder import NOTE
+from augkit_diffusion.adapt_training import WEIGHTS, Training
+from augkit_diffusion.learning import CHECKPOINT
+from augkit_diffusion.learnt import NOTE
 from safetensors.numpy import load_file, save_file
 from sd_parts import made, opened, save_pipeline, wishes
 
@@ -172,6 +173,33 @@ def test_each_class_can_have_weights_of_its_own(tmp_path: Path, model: Path) -> 
     for label in (0, 1):
         near = np.abs(again[label::2].astype(int) - apart[label])
         assert near.max() <= 2, "another class's weights were used"
+
+
+@pytest.mark.parametrize("each", ["all", "class"])
+def test_another_store_can_take_over_what_was_learnt(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, each: str
+) -> None:
+    options: dict[str, Any] = {"each": each, "train_steps": 2}
+    first = adapt(tmp_path / "first", model, **options)
+    lesson = first.rehearse()
+    assert lesson.steps == lesson.left == (2 if each == "all" else 6) and made(first, wishes(first, 0, range(2))).any()
+    assert not (tmp_path / "first/synth").exists()
+    first = adapt(tmp_path / "first", model, **options)
+    identity = first.identity()
+
+    def training(training: Training) -> None:
+        raise AssertionError("it trains again")
+
+    monkeypatch.setattr(Training, "advance", training)
+    options["learnt"] = str(tmp_path / "first/synth")
+    second = adapt(tmp_path / "second", model, **options)
+    assert second.ready and np.array_equal(
+        made(first, wishes(first, 1, range(3))), made(second, wishes(second, 1, range(3)))
+    )
+    assert not (tmp_path / "second/synth").exists()
+    assert second.identity() == identity and len(list((tmp_path / "second").rglob(NOTE))) == (1 if each == "all" else 3)
+    with pytest.raises(StateError, match=r"training.rank 2, not 3; .* or leave out the option learnt"):
+        adapt(tmp_path / "third", model, **options | {"rank": 3})
 
 
 def test_training_and_sampling_work_in_half_precision(tmp_path: Path, model: Path) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from augkit_diffusion.chunks import image_seed
-from augkit_diffusion.fit_folder import NOTE, WEIGHTS
+from augkit_diffusion.fit_folder import WEIGHTS
 from augkit_diffusion.fit_source import augmentation_of
-from augkit_diffusion.fit_training import CHECKPOINT
+from augkit_diffusion.learning import CHECKPOINT
+from augkit_diffusion.learnt import NOTE
 from augkit_diffusion.sources import Context, Source, Wish, open_source
 
 from augkit.errors import AugkitError, DataError, StateError
@@ -132,6 +133,38 @@ def test_how_it_samples_may_change_and_what_it_learnt_may_not(learnt: Path) -> N
         opened(learnt, shift=3)
 
 
+def test_another_store_can_take_over_what_was_learnt(learnt: Path, tmp_path: Path) -> None:
+    """The network is trained once; the weights, and so the images, are the same."""
+    told: list[str] = []
+    here = replace(context(tmp_path / "other"), progress=lambda what, done, of: told.append(what))
+    source: Any = open_source("fit", QUICK | {"learnt": str(learnt), "steps": 5}, here, registry())
+    assert source.ready and not (tmp_path / "other").exists()
+    made(source, wishes(3, range(4)))
+    assert not (tmp_path / "other").exists()  # a plan only reads
+    assert source.identity() == opened(learnt, steps=5).identity() and not told
+    assert np.array_equal(
+        made(opened(tmp_path / "other"), wishes(3, range(4))), made(opened(learnt), wishes(3, range(4)))
+    )
+    with pytest.raises(StateError, match=r"learnt with network\.width 16, not 32; .* or leave out the option learnt"):
+        opened(tmp_path / "third", learnt=str(learnt), width=32)
+    with pytest.raises(DataError, match="nothing was learnt here to its end; give a store whose source has learnt"):
+        opened(tmp_path / "third", learnt=str(tmp_path / "nowhere"))
+    assert not (tmp_path / "third").exists()
+
+
+def test_what_was_learnt_before_the_note_had_its_name_is_known(store: Path) -> None:
+    (store / "model" / NOTE).rename(store / "model/fit.json")
+    assert opened(store).ready and opened(store).identity()["model"]
+
+
+def test_a_rehearsal_times_steps_and_writes_nothing(tmp_path: Path) -> None:
+    source = opened(tmp_path / "store", train_steps=50)
+    lesson = source.rehearse()
+    assert (lesson.steps, lesson.left) == (50, 50) and 0 < lesson.seconds < 5
+    assert made(source, wishes(3, range(2))).shape == (2, 8, 8, 3)
+    assert not (tmp_path / "store").exists()
+
+
 def test_diffusers_reads_the_folder(learnt: Path) -> None:
     source = opened(learnt)
     from diffusers import DDIMScheduler, UNet2DModel
@@ -151,7 +184,7 @@ def test_damaged_weights_are_one_sentence(store: Path, damage: str) -> None:
         path.unlink()
     else:
         path.write_bytes({"cut": whole[:-100], "empty": b"", "changed": whole[:-1] + bytes([whole[-1] ^ 1])}[damage])
-    expected = "not the weights that fit.json tells of" if damage == "changed" else "not a readable safetensors file"
+    expected = "not the weights that learnt.json tells of" if damage == "changed" else "not a readable safetensors file"
     with pytest.raises(StateError, match=rf"{expected}.*; remove .*model to learn anew$"):
         opened(store).identity()
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from augkit_diffusion import fit_folder, fit_training
+from augkit_diffusion import fit_folder, fit_training, learning, learnt
 from augkit_diffusion.fit_model import Shape
-from augkit_diffusion.fit_training import Material, Plan, Training, ema_share, label_shares, learning_rate
+from augkit_diffusion.fit_training import Training, ema_share, learning_rate
+from augkit_diffusion.learning import Material, Plan, label_shares
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -102,14 +103,15 @@ def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
 
 def test_the_mean_is_the_exponential_mean_of_all_weights_so_far() -> None:
     run = training()
-    expected = [weight.detach().clone() for weight in run.weights]
+    expected = [weight.detach().clone() for weight in run.weights.values()]
     for step in range(6):
         run.advance()
         keep = ema_share(step)
         expected = [
-            keep * mean + (1 - keep) * weight.detach() for mean, weight in zip(expected, run.weights, strict=True)
+            keep * mean + (1 - keep) * weight.detach()
+            for mean, weight in zip(expected, run.weights.values(), strict=True)
         ]
-    for name, mean in zip(run.names, expected, strict=True):
+    for name, mean in zip(run.weights, expected, strict=True):
         torch.testing.assert_close(run.averaged()[name], mean)
     assert ema_share(0) == 0.1 and ema_share(10**6) == fit_training.EMA_DECAY
 
@@ -137,7 +139,7 @@ def test_it_learns() -> None:
 def test_a_loss_that_is_no_number_is_told() -> None:
     run = training(steps=10)
     with torch.no_grad():
-        run.weights[0].fill_(float("nan"))
+        next(iter(run.weights.values())).fill_(float("nan"))
     run.advance()
     with pytest.raises(AugkitError, match=r"the loss of fit is nan at step 1: give a lower lr"):
         run.told()
@@ -148,9 +150,9 @@ def work(folder: Path, dies: int | None) -> None:
     torch.set_num_threads(1)
     if dies is not None:
         _die_after(dies)
-    fit_folder.begin(folder, {"a": 1})
+    learnt.begin(folder, {"a": 1})
     run = training(steps=8)
-    fit_training.run(run, folder, "mark", 0.0, lambda step, loss: None)
+    learning.run(run, folder, "mark", 0.0, lambda step, loss: None)
     fit_folder.finish(folder, {"a": 1}, run)
 
 
@@ -188,7 +190,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> 
     process.start()
     process.join()
     chance, kills = random.Random(5), 0
-    while fit_folder.learnt(killed) is None:
+    while learnt.learnt(killed) is None:
         process = FORK.Process(target=work, args=(killed, chance.randint(1, 9) if kills < 12 else None))
         process.start()
         process.join()
@@ -196,16 +198,16 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> 
         assert process.exitcode in (0, -signal.SIGKILL)
     assert kills >= 4
     assert (once / fit_folder.WEIGHTS).read_bytes() == (killed / fit_folder.WEIGHTS).read_bytes()
-    assert fit_folder.read_note(once) == fit_folder.read_note(killed)
+    assert learnt.read_note(once) == learnt.read_note(killed)
     (killed / "config.json.part").write_text("half")
-    fit_folder.begin(killed, {"a": 1})
+    learnt.begin(killed, {"a": 1})
     assert {path.name for path in killed.iterdir()} == {path.name for path in once.iterdir()}
 
 
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     run = training(steps=2)
-    fit_training.run(run, tmp_path, "mark", 0.0, lambda step, loss: None)
-    path = tmp_path / fit_training.CHECKPOINT
+    learning.run(run, tmp_path, "mark", 0.0, lambda step, loss: None)
+    path = tmp_path / learning.CHECKPOINT
     whole = path.read_bytes()
     with pytest.raises(StateError, match="of a training with other settings; remove it to train anew"):
         training(steps=2).load(tmp_path, "another")
@@ -216,5 +218,5 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="not a readable safetensors file"):
         training(steps=2).load(tmp_path, "mark")
     path.write_bytes(whole)
-    with pytest.raises(StateError, match="lacks parts of the network"):
+    with pytest.raises(StateError, match="lacks parts of what is learnt"):
         Training(Shape(8, 4, 32, 2), plan(steps=2), material(), torch.device("cpu")).load(tmp_path, "mark")

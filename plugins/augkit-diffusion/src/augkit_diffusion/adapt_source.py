@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -16,11 +17,11 @@ from pydantic import Field
 from augkit.errors import AugkitError, DataError
 from augkit.lab.class_folders import folder_names
 from augkit_diffusion.sd_source import Guidance, How, Sd, Size, Steps, Whole
-from augkit_diffusion.sources import Context, Source, Wish
+from augkit_diffusion.sources import Context, Lesson, Source, Wish
 
 if TYPE_CHECKING:
-    from augkit_diffusion.adapt_training import Captions, Plan
-    from augkit_diffusion.fit_training import Material
+    from augkit_diffusion.adapt_training import Captions, Plan, Training
+    from augkit_diffusion.learning import Material
     from augkit_diffusion.pipelines import Pipeline
     from augkit_diffusion.prompts import Prompts
 
@@ -42,6 +43,7 @@ def adapt(
     text_encoder: bool = False,
     prior: Annotated[float, Field(ge=0)] = 0.0,
     exponent: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    learnt: Path | None = None,
     checkpoint_seconds: Positive = 60.0,
     steps: Steps = 20,
     guidance: Guidance | None = None,
@@ -65,7 +67,8 @@ def adapt(
     trained = "float32" if context.device.type == "cpu" and precision != "bf16" else "bf16"
     plan = Plan(train_steps, train_batch, lr, exponent, context.seed, trained, rank, text_encoder, prior)
     prompts_read = open_prompts(prompts, template, negative)
-    return Adapt(context, how, prompts_read, plan, each == "class", learnt_as, token.strip(), checkpoint_seconds)
+    by_class, token = each == "class", token.strip()
+    return Adapt(context, how, prompts_read, plan, by_class, learnt_as, token, checkpoint_seconds, learnt)
 
 
 class Adapt(Sd):
@@ -87,8 +90,9 @@ class Adapt(Sd):
         learnt_as: str,
         token: str,
         checkpoint_seconds: float,
+        other: Path | None,
     ) -> None:
-        from augkit_diffusion.fit_folder import check, read_note
+        from augkit_diffusion.learnt import check, check_other, read_note
         from augkit_diffusion.prompts import Prompts
 
         names = context.data.class_names
@@ -103,11 +107,14 @@ class Adapt(Sd):
         if not parts >= NEEDED or parts & UNKNOWN:
             raise AugkitError(f"adapt knows pipelines built as Stable Diffusion 1 and 2 are, and no {kind}; take sd")
         self.plan, self.by_class, self.checkpoint_seconds = plan, by_class, checkpoint_seconds
-        self.folder = context.folder / "model"
+        self.folder, self.other = context.folder / "model", other
         self._loaded: Path | None = None
+        self._rehearsed = False
         for folder, label in self.folders:
             if read_note(folder):
                 check(folder, self.settings(label))
+            elif other is not None:
+                check_other(self._elsewhere(folder), self.settings(label))
 
     @cached_property
     def folders(self) -> list[tuple[Path, int | None]]:
@@ -119,14 +126,21 @@ class Adapt(Sd):
 
     @property
     def ready(self) -> bool:
-        """Whether it has learnt."""
-        from augkit_diffusion.fit_folder import learnt
+        """Whether it has learnt, or can take over what another store has."""
+        from augkit_diffusion.learnt import learnt
 
-        return all(learnt(folder) is not None for folder, _ in self.folders)
+        return self.other is not None or all(learnt(folder) is not None for folder, _ in self.folders)
+
+    def _elsewhere(self, folder: Path) -> Path:
+        """Where the other store keeps the same."""
+        from augkit_diffusion.learnt import elsewhere
+
+        assert self.other is not None
+        return elsewhere(self.other, folder.relative_to(self.folder))
 
     def identity(self) -> dict[str, Any]:
         """As of `sd`, `model` being the hash of the pipeline and of what was learnt; the first call learns it."""
-        from augkit_diffusion.fit_folder import learnt
+        from augkit_diffusion.learnt import learnt
 
         self._learn()
         told = super().identity()
@@ -160,10 +174,11 @@ class Adapt(Sd):
 
     def _draw(self, wishes: Sequence[Wish], folder: Path) -> list[np.ndarray | None]:
         from augkit_diffusion.adapt_training import WEIGHTS, loaded
-        from augkit_diffusion.fit_folder import learnt
+        from augkit_diffusion.learnt import learnt
 
-        if self._loaded != folder:
-            loaded(self.pipeline.pipe, folder / WEIGHTS, learnt(folder))
+        if self._loaded != folder and not self._rehearsed:
+            there = self._elsewhere(folder) if self.other is not None and learnt(folder) is None else folder
+            loaded(self.pipeline.pipe, there / WEIGHTS, learnt(there))
             self._loaded = folder
         return super().draw(wishes)
 
@@ -171,7 +186,7 @@ class Adapt(Sd):
         """All that the weights depend on, as JSON."""
         data, told = self.context.data, self._captions()
         return {
-            "pipeline": self.pipeline.folder.sha256(self.folder, self.context.progress),
+            "pipeline": self.pipeline.folder.sha256(self._hashes, self.context.progress),
             "training": self.plan.asdict(),
             "captions": [list(told.learnt), list(told.before) if self.plan.prior else []],
             "made_at": self.how.made_at,
@@ -179,27 +194,56 @@ class Adapt(Sd):
             "data": {"subset": data.subset_sha256, "labels": data.labels_sha256},
         }
 
+    @property
+    def _hashes(self) -> Path:
+        """Where hashes of the pipeline's files are noted: nothing is written here before anything is learnt."""
+        from augkit_diffusion.learnt import elsewhere
+
+        return elsewhere(self.other) if self.other is not None and not self.folder.exists() else self.folder
+
     def _learn(self) -> None:
-        """Train what is missing, going on where a kill came."""
-        from augkit.lab.folder import write_json
-        from augkit_diffusion import fit_folder
-        from augkit_diffusion.adapt_training import Training, run
-        from augkit_diffusion.fit_training import CHECKPOINT
+        """Train what is missing, going on where a kill came, or take it over."""
+        from augkit_diffusion import learnt
+        from augkit_diffusion.adapt_training import WEIGHTS
+        from augkit_diffusion.learning import run
 
         for number, (folder, label) in enumerate(self.folders):
             settings = self.settings(label)
-            fit_folder.begin(folder, settings)
-            if fit_folder.learnt(folder) is not None:
+            if self.other is not None and learnt.learnt(folder) is None:
+                learnt.take(folder, self._elsewhere(folder), settings, [WEIGHTS])
+            learnt.begin(folder, settings)
+            if learnt.learnt(folder) is not None:
                 continue
-            training = Training(self._pipeline(), self.plan, self._material(label), self._captions())
-            mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+            training = self._training(label)
 
             def tell(step: int, loss: float, before: int = number * self.plan.steps) -> None:
                 self.context.progress(f"training (loss {loss:.3f})", before + step, self.plan.steps * len(self.folders))
 
-            run(training, folder, mark, self.checkpoint_seconds, tell)
-            write_json(folder / fit_folder.NOTE, {"settings": settings, "model": training.finish(folder)})
-            (folder / CHECKPOINT).unlink(missing_ok=True)  # after the note, so that a stop loses no training
+            run(training, folder, learnt.mark(settings), self.checkpoint_seconds, tell)
+            learnt.finish(folder, settings, training.finish(folder))
+
+    def rehearse(self) -> Lesson:
+        """Take a few steps of the training, timed; then `make` makes images with what these gave, as fast as ever."""
+        from augkit_diffusion import learning, learnt
+        from augkit_diffusion.adapt_training import WEIGHTS, loaded
+
+        training = self._training(self.folders[0][1])
+        seconds = learning.time_of(training)
+        with tempfile.TemporaryDirectory() as folder:
+            loaded(self.pipeline.pipe, Path(folder) / WEIGHTS, training.finish(Path(folder)))
+        self._rehearsed = True
+        left = 0
+        for place, label in self.folders:
+            if learnt.learnt(place) is None:
+                begun = (place / learning.CHECKPOINT).exists()
+                done = learning.steps_done(place, learnt.mark(self.settings(label))) if begun else 0
+                left += self.plan.steps - done
+        return Lesson(self.plan.steps * len(self.folders), left, seconds)
+
+    def _training(self, label: int | None) -> Training:
+        from augkit_diffusion.adapt_training import Training
+
+        return Training(self._pipeline(), self.plan, self._material(label), self._captions())
 
     def _pipeline(self) -> Pipeline:
         """Another copy, to be adapted."""
@@ -214,7 +258,7 @@ class Adapt(Sd):
 
         from augkit.integrations.keyed import Keyed
         from augkit_diffusion.fit_source import augmentation_of
-        from augkit_diffusion.fit_training import Material
+        from augkit_diffusion.learning import Material
 
         data = self.context.data
         chosen = ~data.synthetic if label is None else self.of_class(label)

@@ -1,31 +1,28 @@
-"""The training of `adapt`: low-rank changes (LoRA) of a pretrained pipeline's networks, that go on after a kill.
+"""The training of `adapt`: low-rank changes (LoRA) of a pretrained pipeline's networks.
 
-Every step is a function of seed and step number. What is learnt are the small matrices alone; the pipeline's own
-weights stay as they are. The loss is that of the pipeline's own training: the error of the noise (or of v) that the
-UNet finds in a noisy image, told the prompt of the image's class.
+What is learnt are the small matrices alone; the pipeline's own weights stay as they are. The loss is that of the
+pipeline's own training: the error of the noise (or of v) that the UNet finds in a noisy image, told the prompt of the
+image's class.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from augkit.errors import AugkitError, StateError
 from augkit.lab.folder import write
-from augkit_diffusion import fit_training
-from augkit_diffusion.fit_training import CHECKPOINT, Material, read_tensors
+from augkit_diffusion import learning
+from augkit_diffusion.learning import Learner, Material, plain
 
 if TYPE_CHECKING:
     from augkit_diffusion.pipelines import Pipeline
@@ -34,12 +31,10 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 """diffusers' own name, so that `load_lora_weights` reads the folder."""
 UNET_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
 TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
-LARGEST_GRADIENT = 1.0
-"""Norm that gradients are cut to."""
 
 
 @dataclass(frozen=True)
-class Plan(fit_training.Plan):
+class Plan(learning.Plan):
     """What decides the weights, besides pipeline, data and augmentation."""
 
     rank: int
@@ -57,13 +52,13 @@ class Captions:
     before: Sequence[str]
 
 
-class Training:
-    """Low-rank changes between two steps. `save` and `load` hold all of it: weights, both moments, the step."""
+class Training(Learner):
+    """Low-rank changes between two steps."""
 
     def __init__(self, pipeline: Pipeline, plan: Plan, material: Material, captions: Captions) -> None:
         from diffusers import DDPMScheduler
 
-        self.pipe, self.plan, self.material, self.captions = pipeline.pipe, plan, material, captions
+        self.pipe, self.lora, self.material, self.captions = pipeline.pipe, plan, material, captions
         self.device = pipeline.device
         self.networks = {"unet": self.pipe.unet} | (
             {"text_encoder": self.pipe.text_encoder} if plan.text_encoder else {}
@@ -80,19 +75,16 @@ class Training:
             for name, network in self.networks.items():
                 network.add_adapter(_lora(plan.rank, UNET_LAYERS if name == "unet" else TEXT_LAYERS))
         named = [(f"{part}.{name}", p) for part, net in self.networks.items() for name, p in net.named_parameters()]
-        self.weights = {name: weight for name, weight in named if weight.requires_grad}
-        for weight in self.weights.values():
+        weights = {name: weight for name, weight in named if weight.requires_grad}
+        for weight in weights.values():
             weight.data = weight.data.float()
-        self.optimizer = torch.optim.AdamW(list(self.weights.values()), lr=plan.lr)
-        self.step = 0
-        self._losses: list[Tensor] = []
+        super().__init__("adapt", plan, weights, torch.optim.AdamW(weights.values(), lr=plan.lr), "give a lower lr")
 
     def advance(self) -> None:
         """One step."""
-        plan, source = self.plan, self._source()
+        plan = self.lora
         positions, labels, keys = self.material.draw(plan, self.step)
-        noisy, times, wanted = self._noisy(self.material.images(positions, keys), source)
-        self.optimizer.zero_grad(set_to_none=True)
+        noisy, times, wanted = self._noisy(self.material.images(positions, keys), self.random())
         with self._mixed():
             loss = functional.mse_loss(self._predict(noisy, times, labels, self.captions.learnt).float(), wanted)
             if plan.prior:
@@ -100,15 +92,7 @@ class Training:
                     before = self._predict(noisy, times, labels, self.captions.before)
                 now = self._predict(noisy, times, labels, self.captions.before)
                 loss = loss + plan.prior * functional.mse_loss(now.float(), before.float())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(self.weights.values()), LARGEST_GRADIENT)
-        self.optimizer.step()
-        self._losses.append(loss.detach())
-        self.step += 1
-
-    def _source(self) -> torch.Generator:
-        """Random numbers of this step alone, made on the CPU."""
-        return torch.Generator().manual_seed(int(np.random.Philox(key=[self.plan.seed, self.step]).random_raw() >> 1))
+        self.learn(loss)
 
     def _noisy(self, images: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Latents with noise, the noise levels [B], and what the UNet should find, of images [B, 3, H, W] uint8."""
@@ -151,52 +135,7 @@ class Training:
                 network.enable_adapters()
 
     def _mixed(self) -> Any:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16")
-
-    def told(self) -> float:
-        """The mean loss since this was last asked.
-
-        Raises:
-            AugkitError: it is no longer finite.
-        """
-        mean = float(torch.stack(self._losses).mean()) if self._losses else 0.0
-        self._losses.clear()
-        if not math.isfinite(mean):
-            raise AugkitError(f"the loss of adapt is {mean} at step {self.step}: give a lower lr")
-        return mean
-
-    def save(self, folder: Path, mark: str) -> None:
-        """Replace the checkpoint, whole or not at all; `mark` tells whose it is."""
-        from safetensors.torch import save
-
-        tensors = {}
-        for name, weight in self.weights.items():
-            tensors[f"weight/{name}"] = _plain(weight)
-            for moment in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{moment}/{name}"] = _plain(self.optimizer.state[weight][moment])
-        write(folder / CHECKPOINT, save(tensors, {"step": str(self.step), "mark": mark}))
-
-    def load(self, folder: Path, mark: str) -> None:
-        """Go on from the checkpoint, if there is one.
-
-        Raises:
-            StateError: it is damaged, or of another training.
-        """
-        path, advice = folder / CHECKPOINT, "remove it to train anew"
-        if not path.exists():
-            return
-        tensors, facts = read_tensors(path, advice)
-        if facts.get("mark") != mark:
-            raise StateError(f"this checkpoint is of a training with other settings; {advice}", file=path)
-        try:
-            with torch.no_grad():
-                for name, weight in self.weights.items():
-                    weight.copy_(tensors[f"weight/{name}"])
-                    moments = {key: tensors[f"{key}/{name}"].to(weight) for key in ("exp_avg", "exp_avg_sq")}
-                    self.optimizer.state[weight] = {"step": torch.tensor(float(facts["step"])), **moments}
-            self.step = int(facts["step"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise StateError(f"this checkpoint lacks parts of what is learnt; {advice}", file=path) from error
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.lora.precision == "bf16")
 
     def finish(self, folder: Path) -> str:
         """Write what was learnt as diffusers does, and return the file's SHA-256; the checkpoint stays."""
@@ -205,7 +144,7 @@ class Training:
 
         layers = {
             f"{name}_lora_layers": {
-                key: _plain(value)
+                key: plain(value)
                 for key, value in convert_state_dict_to_diffusers(get_peft_model_state_dict(network)).items()
             }
             for name, network in self.networks.items()
@@ -217,26 +156,10 @@ class Training:
         return hashlib.sha256(content).hexdigest()
 
 
-def run(training: Training, folder: Path, mark: str, every: float, tell: Callable[[int, float], None]) -> None:
-    """All steps that are left, with a checkpoint after `every` seconds; `tell` hears the step and the loss then."""
-    training.load(folder, mark)
-    last = time.monotonic()
-    while training.step < training.plan.steps:
-        training.advance()
-        if time.monotonic() - last >= every or training.step == training.plan.steps:
-            tell(training.step, training.told())
-            training.save(folder, mark)
-            last = time.monotonic()
-
-
 def _lora(rank: int, layers: Sequence[str]) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(layers))
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def loaded(pipe: Any, weights: Path, sha256: str | None) -> None:

@@ -6,20 +6,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from augkit.errors import DataError
-from augkit_diffusion.sources import Context, Source, Wish
+from augkit_diffusion.sources import Context, Lesson, Source, Wish
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from augkit.lab.recipe import Recipe
     from augkit_diffusion.fit_model import Shape
-    from augkit_diffusion.fit_training import Material, Plan
+    from augkit_diffusion.fit_training import Training
+    from augkit_diffusion.learning import Material, Plan
 
 FLIPS, CROP = ("hflip", "vflip"), "random_crop"
 LEAST_STEPS, MOST_STEPS, STEPS_PER_IMAGE = 2000, 100_000, 2
@@ -41,11 +43,12 @@ def fit(
     patch: Literal[1, 2, 4] = 2,
     exponent: Annotated[float, Field(ge=0, le=1)] = 0.5,
     shift: Annotated[int, Field(ge=0)] | None = None,
+    learnt: Path | None = None,
     checkpoint_seconds: Positive = 60.0,
 ) -> Source:
     """A diffusion model learnt from the data set itself, class by class."""
-    from augkit_diffusion.fit_folder import check
-    from augkit_diffusion.fit_training import Plan
+    from augkit_diffusion.learning import Plan
+    from augkit_diffusion.learnt import check, check_other, elsewhere
 
     if precision == "auto":
         precision = "bf16" if context.device.type == "cuda" else "float32"
@@ -53,8 +56,11 @@ def fit(
         train_steps = min(MOST_STEPS, max(LEAST_STEPS, STEPS_PER_IMAGE * int((~context.data.synthetic).sum())))
     plan = Plan(train_steps, train_batch, lr, exponent, context.seed, precision)
     augmentation = augmentation_of(context.recipe, shift)
-    source = Fit(context, plan, augmentation, width, patch, steps, guidance, batch, checkpoint_seconds)
+    other = None if learnt is None else elsewhere(learnt)
+    source = Fit(context, plan, augmentation, width, patch, steps, guidance, batch, checkpoint_seconds, other)
     check(source.folder, source.settings())
+    if other is not None:
+        check_other(other, source.settings())
     return source
 
 
@@ -72,24 +78,30 @@ class Fit:
         guidance: float,
         batch: int,
         checkpoint_seconds: float,
+        other: Path | None,
     ) -> None:
         self.context, self.plan, self.augmentation = context, plan, augmentation
         self.width, self.patch = width, patch
         self.steps, self.guidance, self.batch = steps, guidance, batch
         self.checkpoint_seconds = checkpoint_seconds
         self.folder = context.folder / "model"
+        self.other = other
+        """Where another store has learnt the same."""
 
     @property
     def ready(self) -> bool:
-        """Whether it has learnt."""
-        from augkit_diffusion.fit_folder import learnt
+        """Whether it has learnt, or can take over what another store has."""
+        from augkit_diffusion.learnt import learnt
 
-        return learnt(self.folder) is not None
+        return self.other is not None or learnt(self.folder) is not None
 
     def identity(self) -> dict[str, Any]:
-        """Of the weights (`model`) and of how they are sampled; the first call learns them."""
-        from augkit_diffusion.fit_folder import learnt
+        """Of the weights (`model`) and of how they are sampled; the first call learns them, or takes them over."""
+        from augkit_diffusion.fit_folder import FILES
+        from augkit_diffusion.learnt import learnt, take
 
+        if self.other is not None and learnt(self.folder) is None:
+            take(self.folder, self.other, self.settings(), FILES)
         _ = self.model
         return {
             "model": learnt(self.folder),
@@ -122,6 +134,17 @@ class Fit:
             )
             images += list(made[: len(part)])
         return images
+
+    def rehearse(self) -> Lesson:
+        """Take a few steps of the training, timed; then `make` makes images with what these gave, as fast as ever."""
+        from augkit_diffusion import learning, learnt
+        from augkit_diffusion.fit_folder import sampling
+
+        training = self._training()
+        seconds = learning.time_of(training)
+        self.model = sampling(training.model, self.context.device)
+        done = learning.steps_done(self.folder, learnt.mark(self.settings()))
+        return Lesson(self.plan.steps, self.plan.steps - done, seconds)
 
     def complete(self, wish: Wish) -> Wish:
         """The wish as it is, if it can be fulfilled; raises like `label`."""
@@ -178,12 +201,15 @@ class Fit:
 
     @cached_property
     def model(self) -> Any:
-        """The network with the weights in the folder, which are learnt first if they are not there."""
-        from augkit_diffusion import fit_folder
+        """The network with the weights in the folder, or in another store's; they are learnt first if in neither."""
+        from augkit_diffusion import fit_folder, learnt
 
+        there = learnt.learnt(self.folder) is not None
+        if not there and self.other is not None:
+            return fit_folder.load(self.other, self.shape, self.context.device)
         settings = self.settings()
-        fit_folder.begin(self.folder, settings)
-        if fit_folder.learnt(self.folder) is None:
+        learnt.begin(self.folder, settings)
+        if not there:
             self._learn(settings)
         return fit_folder.load(self.folder, self.shape, self.context.device)
 
@@ -210,21 +236,25 @@ class Fit:
 
     def _learn(self, settings: dict[str, Any]) -> None:
         """Train, going on where a kill came."""
-        from augkit_diffusion import fit_folder
-        from augkit_diffusion.fit_training import Training, run
+        from augkit_diffusion import fit_folder, learnt
+        from augkit_diffusion.learning import run
 
-        training = Training(self.shape, self.plan, self._material(), self.context.device)
-        mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        training = self._training()
 
         def tell(step: int, loss: float) -> None:
             self.context.progress(f"training (loss {loss:.3f})", step, self.plan.steps)
 
-        run(training, self.folder, mark, self.checkpoint_seconds, tell)
+        run(training, self.folder, learnt.mark(settings), self.checkpoint_seconds, tell)
         fit_folder.finish(self.folder, settings, training)
+
+    def _training(self) -> Training:
+        from augkit_diffusion.fit_training import Training
+
+        return Training(self.shape, self.plan, self._material(), self.context.device)
 
     def _material(self) -> Material:
         from augkit.integrations.keyed import Keyed
-        from augkit_diffusion.fit_training import Material
+        from augkit_diffusion.learning import Material
 
         document = {"augkit": 1, "name": "fit", "image": {"fill": "reflect"}, "pipeline": self.augmentation}
         augment = Keyed(document) if self.augmentation else None

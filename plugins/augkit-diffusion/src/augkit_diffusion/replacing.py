@@ -214,7 +214,13 @@ class Test:
                 files.write(out / DATA / f"{_file(name)}.npz", _packed(one))
             tasks = [self._task(name, seed, out) for seed in self.seeds for name, _ in self._named]
             done = spread.map(
-                tasks, on, jobs, record=out / DONE, logs=out / LOGS, done=lambda result: say(_line(result))
+                tasks,
+                on,
+                jobs,
+                record=out / DONE,
+                logs=out / LOGS,
+                retry=True,
+                done=lambda result: say(_line(result)),
             )
             results = self._results(images, out, {result.name: result for result in done})
             files.write_json(out / RESULTS, results)

@@ -101,6 +101,30 @@ class Learning(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What there is to learn."""
+
+    steps: int
+    """In all."""
+    left: int
+    """Steps that are not done yet."""
+    seconds: float
+    """Of a step."""
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A source that can tell how long it will learn."""
+
+    def rehearse(self) -> Lesson:
+        """Take a few steps and time them; nothing is written. Asked for only while it is not `ready`.
+
+        Afterwards `make` makes images, of no worth, but in the time that real ones will take.
+        """
+        ...
+
+
 def _silent(what: str, done: int, of: int) -> None:
     pass
 

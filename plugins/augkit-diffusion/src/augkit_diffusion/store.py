@@ -51,6 +51,8 @@ class Store:
         self.class_names = tuple(settings["data"]["class_names"])
         self.group_names: tuple[str, ...] = tuple(settings["data"]["group_names"]) if settings["groups"] else ()
         self._classes, self._groups = folder_names(self.class_names), folder_names(self.group_names)
+        self._label = {name: label for label, name in enumerate(self.class_names)}
+        self._group = {name: group for group, name in enumerate(self.group_names)}
         self.parts = folder / PARTS / "own"
 
     @classmethod
@@ -277,8 +279,7 @@ class Store:
 
     def _order(self, facts: Row) -> tuple[int, int, int]:
         group = facts.get("group")
-        place = -1 if group is None else self.group_names.index(group)
-        return self.class_names.index(facts["class"]), place, facts["number"]
+        return self._label[facts["class"]], -1 if group is None else self._group[group], facts["number"]
 
     def _read(self) -> tuple[dict[str, Row], list[Path]]:
         """The facts of every image by `file`, with `_where` it lies; and the files that are none of ours."""
@@ -300,8 +301,8 @@ class Store:
     def _owner(self, facts: Row) -> str | None:
         """The name that an image with these facts has here; None if it is of another store."""
         try:
-            label = self.class_names.index(facts["class"])
-            group = self.group_names.index(facts["group"]) if "group" in facts else None
+            label = self._label[facts["class"]]
+            group = self._group[facts["group"]] if "group" in facts else None
             wish = self.wish(label, group, facts["number"])
             return self.name(label, group, wish.number) if wish.seed == facts["seed"] else None
         except (KeyError, ValueError, TypeError, IndexError):
