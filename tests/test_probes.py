@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from probe_parts import (
     CLASSES,
+    COUNTING,
     CURRICULUM,
     MIXED,
     SHIFTS,
@@ -27,6 +28,7 @@ from strategy_parts import Box
 from torch import Tensor, nn
 
 from augkit import Policy, answers
+from augkit.errors import DocumentError
 from augkit.learning import probes
 from augkit.learning.probe_pool import ProbePool
 from augkit.strategy.evaluate import evaluate
@@ -257,3 +259,36 @@ def test_views_take_no_part() -> None:
     policy = asked({**SHIFTS, "views": {"a": ["hflip"], "b": []}}, Oracle(MIXED))
     assert all(not plan.views for plan, _ in plans(policy))
     assert epochs(policy, 3)[-1][0] == 3
+
+
+def test_a_strategy_of_a_view_is_asked_in_that_view_alone(tmp_path: Any) -> None:
+    import yaml
+
+    (tmp_path / "inner.yaml").write_text(yaml.safe_dump(SHIFTS))
+    views = {"a": ["equalize"], "b": {"times": 2, "steps": ["vflip", {"use": "inner.yaml"}, {"invert": {"p": 0.5}}]}}
+    middle = {"augkit": 1, "name": "middle", "image": SHIFTS["image"], "pipeline": ["hflip"], "views": views}
+    (tmp_path / "middle.yaml").write_text(yaml.safe_dump(middle))
+    outer = {**middle, "name": "outer", "pipeline": [{"brightness": {"factor": 0.5}}, {"use": "middle.yaml"}]}
+    (tmp_path / "outer.yaml").write_text(yaml.safe_dump({**outer, "views": None}))
+    for name, path in (("middle", "views.b[1]/"), ("outer", "pipeline[1]/views.b[1]/")):
+        policy = Policy.load(tmp_path / f"{name}.yaml", class_counts=[20] * CLASSES)
+        assert {"model", "pool"} <= policy.needs and len(policy.views) == 3
+        policy.attach_model(Oracle(MIXED), ProbePool(*images()))
+        policy.memory.values[path]["depth"] = torch.full((4,), 10.0)
+        found = list(plans(policy))
+        assert all(not plan.views for plan, _ in found)
+        words = [plan.describe(i).split(", then ") for plan, _ in found for i in range(len(plan))]
+        before = ["brightness 0.5 times"] * (name == "outer") + ["hflip", "vflip"]
+        assert all(said[: len(before)] == before for said in words)
+        assert all(said[len(before)].startswith("translate_x_pixels") for said in words)
+        assert abs(sum(said[-1] == "invert" for said in words) - len(words) / 2) < 4 * (len(words) / 4) ** 0.5
+        assert f"{path}answers.drawn" in policy.memory.asked()
+
+
+def test_training_answers_are_not_counted_in_a_view(tmp_path: Any) -> None:
+    import yaml
+
+    (tmp_path / "inner.yaml").write_text(yaml.safe_dump(COUNTING))
+    (tmp_path / "outer.yaml").write_text("{augkit: 1, name: o, pipeline: [], views: {a: [{use: inner.yaml}], b: []}}")
+    with pytest.raises(DocumentError, match="counts training answers belongs into the pipeline, not into a view"):
+        Policy.load(tmp_path / "outer.yaml", class_counts=[20] * CLASSES)

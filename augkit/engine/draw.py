@@ -65,7 +65,7 @@ def draw(
         pool: where `partner: pool` draws; may be None when the document has none.
         mixing: False leaves the batch's mixing steps out.
         probe: path of a strategy and name of one of its probes, whose steps then stand in place of its pipeline, with
-            certainty; mixing and views are left out.
+            certainty; mixing and views are left out, but for the view that uses the strategy, which is then all there is.
     """
     image = program.root.strategy.image
     settings = ImageSettings(image.resample, image.fill, image.exact)
@@ -91,7 +91,7 @@ def _plan(drawing: Drawing, bound: Bound, env: Environment, steps: tuple[Step, .
 
 
 def _list(drawing: Drawing, bound: Bound, env: Environment, steps: tuple[Step, ...], path: str) -> Columns:
-    """A list of steps; with a pipeline come the strategy's views, and a probe may stand in its place."""
+    """A list of steps; with a pipeline come the strategy's views, and a probe may stand in its place or in a view."""
     whole = path == "pipeline"
     if whole and drawing.probe is not None and drawing.probe[0] == bound.path:
         path = f"probes.{drawing.probe[1]}"
@@ -99,11 +99,17 @@ def _list(drawing: Drawing, bound: Bound, env: Environment, steps: tuple[Step, .
     elif whole:
         env = _with_levels(drawing, bound, env)
     columns = _steps(drawing, bound, env, steps, path)
-    for name, view in bound.strategy.views.items() if whole and drawing.probe is None else ():
+    for name, view in bound.strategy.views.items() if whole else ():
+        place = f"views.{name}"
+        if drawing.probe is not None:
+            if drawing.probe[0].startswith(f"{bound.path}{place}["):
+                own = replace(env, stream=f"{name}[0]/")
+                return join([columns, _steps(drawing, bound, own, view.steps, place)], env)
+            continue
         for number in range(view.times):
             apart = replace(drawing, mixes=[], branches=None, views=[], levels={})
             own = replace(env, stream=f"{name}[{number}]/")
-            drawing.views.append((name, _plan(apart, bound, own, view.steps, f"views.{name}")))
+            drawing.views.append((name, _plan(apart, bound, own, view.steps, place)))
     return columns
 
 

@@ -13,22 +13,29 @@ NOT_BOTH = "views and mixing do not go together: leave out one of them"
 
 def kinds(steps: Iterable[Step]) -> set[str]:
     """What steps do, those of strategies in use included: `image`, `branches`, `mixing`, `views`,
-    and `probes` where one of those strategies has some."""
+    and `probes` where one of those strategies has some, `counting` where it counts training answers."""
     found: set[str] = set()
     for step in steps:
         if isinstance(step, UseStep):
             found |= kinds(step.strategy.pipeline)
             found |= {"views"} if step.strategy.view_names else set()
-            found |= {"probes"} if has_probes(step.strategy) else set()
+            found |= _probes_of(step.strategy)
         else:
             found.add({BatchStep: "mixing", BranchesStep: "branches"}.get(type(step), "image"))
     return found
 
 
 def has_probes(strategy: Strategy) -> bool:
-    """Whether a strategy has probes, or one that it uses in its pipeline."""
-    inner = (step.strategy for step in strategy.pipeline if isinstance(step, UseStep))
-    return bool(strategy.probes) or any(map(has_probes, inner))
+    """Whether a strategy has probes, or one that it uses in its pipeline or its views."""
+    return bool(_probes_of(strategy))
+
+
+def _probes_of(strategy: Strategy) -> set[str]:
+    """`probes` where a strategy has some, or one that it uses, and `counting` where one counts training answers."""
+    found = {"probes"} if strategy.probes else set()
+    found |= {"counting"} if any(probe.level is not None for probe in strategy.probes.values()) else set()
+    steps = [*strategy.pipeline, *(step for view in strategy.views.values() for step in view.steps)]
+    return found.union(*(_probes_of(step.strategy) for step in steps if isinstance(step, UseStep)))
 
 
 def check_order(draft: Draft, problems: Problems) -> None:
@@ -42,8 +49,8 @@ def check_order(draft: Draft, problems: Problems) -> None:
             problems.add(place, NOT_BOTH)
         if "views" in inside:
             problems.add(place, "a strategy that has views itself cannot be part of a view")
-        if "probes" in inside:
-            problems.add(place, "a strategy that has probes belongs into the pipeline, not into a view")
+        if "counting" in inside:
+            problems.add(place, "a strategy that counts training answers belongs into the pipeline, not into a view")
     whole = kinds(draft.pipeline)
     if not draft.views:
         return
