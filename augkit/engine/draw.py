@@ -65,7 +65,7 @@ def draw(
         pool: where `partner: pool` draws; may be None when the document has none.
         mixing: False leaves the batch's mixing steps out.
         probe: path of a strategy and name of one of its probes, whose steps then stand in place of its pipeline, with
-            certainty; mixing and views are left out, but for the view that uses the strategy, which is then all there is.
+            certainty; mixing and views are left out, but for the steps of a view that uses the strategy.
     """
     image = program.root.strategy.image
     settings = ImageSettings(image.resample, image.fill, image.exact)
