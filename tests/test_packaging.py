@@ -151,7 +151,7 @@ assert 0.1 < white < 0.6, white
 
 
 OWN_PLUGINS = {
-    "augkit-cuda": ("cuda", "cuda_agnostic", "cuda_monotone", "cuda_online"),
+    "augkit-cuda": ("bcl_views_cuda", "cuda", "cuda_agnostic", "cuda_monotone", "cuda_online"),
     "augkit-diffusion": ("domain_mixup",),
     "augkit-doda": ("doda", "doda_uniform"),
     "augkit-llm": (),

@@ -27,7 +27,7 @@ ENDINGS = (".yaml", ".yml", ".json")
 MAX_USE = 8
 MAX_USED = 64
 ELSEWHERE = {
-    **dict.fromkeys(("cuda", "cuda_monotone", "cuda_online", "cuda_agnostic"), "augkit-cuda"),
+    **dict.fromkeys(("cuda", "cuda_monotone", "cuda_online", "cuda_agnostic", "bcl_views_cuda"), "augkit-cuda"),
     **dict.fromkeys(("doda", "doda_uniform"), "augkit-doda"),
     "domain_mixup": "augkit-diffusion",
 }

@@ -23,6 +23,9 @@ REGISTRY = registry()
 STRICT = strict.schema(REGISTRY)
 OUTSIDE = {
     "augmix": "views",
+    "bcl_views": "views",
+    "bcl_views_autoaugment": "views",
+    "bcl_views_cuda": "views",
     "cuda": "probes",
     "cuda_agnostic": "probes",
     "cuda_monotone": "probes",
