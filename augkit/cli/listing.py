@@ -1,4 +1,4 @@
-"""What there is: operators, palettes, policies, losses, samplers, stages, answers, recipes, plugins."""
+"""What there is: operators, palettes, policies, losses, samplers, stages, answers, recipes, data sets, plugins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    for verb in (operators, palettes, policies, losses, samplers, stages, answers, recipes, plugins):
+    for verb in (operators, palettes, policies, losses, samplers, stages, answers, recipes, datasets, plugins):
         app.command()(verb)
 
 
@@ -206,6 +206,28 @@ def recipes(as_json: Json = False) -> None:
         for name, path in sorted(found.recipes.items())
     ]
     show_rows(rows, as_json=as_json)
+
+
+def datasets(as_json: Json = False) -> None:
+    """List the data sets that have a name, with what their folders hold.
+
+    augkit fetches none of them; --json has the commands that do, called in that folder. Other sources, such as digits,
+    a folder or a list of images, need no name.
+
+    \b
+        augkit datasets
+        augkit datasets --json | jq -r '.[] | select(.dataset == "waterbirds") | .first, .fetch[]'
+        augkit train imagefolder --set data.source=waterbirds --set data.root=DIR
+    """
+    from augkit.lab.datasets import DATA_SETS
+
+    rows: list[dict[str, Any]] = []
+    for name, known in sorted(DATA_SETS.items()):
+        label, group = known.chooses or (None, None)
+        row = {"dataset": name, "what it is": known.title, "data.root holds": list(known.needs)}
+        told = {"first": known.first, "fetch": list(known.fetch)} if as_json else {}
+        rows.append(row | {"label": label, "group": group} | told)
+    show_rows(rows, as_json=as_json, spare=("group", "label", "data.root holds"))
 
 
 def plugins(as_json: Json = False) -> None:

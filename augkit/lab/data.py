@@ -16,10 +16,11 @@ from torch import Tensor
 
 from augkit.errors import DataError
 from augkit.lab import seen
+from augkit.lab.attribute_sets import Choice
 from augkit.lab.readers import Arrays, Joined, Reader, Source
 from augkit.lab.recipe_parts import DataRecipe, SourcesRecipe
 from augkit.lab.sources import open_source
-from augkit.lab.subsets import apart, hold_out, index_hash, long_tailed, spare
+from augkit.lab.subsets import apart, correlated, hold_out, index_hash, long_tailed, spare
 from augkit.lab.synthetic import Added, open_added
 
 NO_GROUPS = (
@@ -140,7 +141,13 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
         DataError: the source cannot be read, or has too few images for what was asked; or the images of `sources` were
             made from some that would validate or test.
     """
-    source = open_source(recipe.source, root=recipe.root, download=recipe.download, grouped=recipe.groups == "folder")
+    source = open_source(
+        recipe.source,
+        root=recipe.root,
+        download=recipe.download,
+        grouped=recipe.groups == "folder",
+        choice=Choice(recipe.label, recipe.group, recipe.ages),
+    )
     marks = source.synthetic
     marks = np.zeros(len(source.splits["train"].labels), bool) if marks is None else marks
     size = recipe.image_size or _common_size(source)
@@ -204,6 +211,9 @@ def _choose(recipe: DataRecipe, source: Source, rows: np.ndarray) -> _Chosen:
     if recipe.imbalance is not None:
         subset = long_tailed(rows, labels, recipe.imbalance, len(source.class_names), recipe.subset_seed)
     train, val_rows = _validation(recipe, source, rows, subset)
+    if recipe.correlation is not None:  # behind what is held out, which so measures all correlations alike
+        train = _correlated(recipe, source, train)
+        subset = train if val_rows is None else np.union1d(train, val_rows)
     return _Chosen(train, val_rows, test_rows, subset)
 
 
@@ -215,6 +225,16 @@ def _tuning(recipe: DataRecipe, source: Source, rows: np.ndarray, share: float) 
     if groups is not None:
         cells = cells * len(source.group_names) + groups[rows]
     return apart(rows, cells, share, recipe.subset_seed + 3)
+
+
+def _correlated(recipe: DataRecipe, source: Source, rows: np.ndarray) -> np.ndarray:
+    """Those of the training `rows` that `data.correlation` keeps."""
+    assert recipe.correlation is not None
+    groups = source.groups.get("train")
+    if groups is None:
+        raise DataError(f"data.correlation is one of classes and groups, and {NO_GROUPS}")
+    labels, names, seed = source.splits["train"].labels, source.class_names, recipe.subset_seed
+    return correlated(rows, labels, groups, recipe.correlation, names, source.group_names, seed)
 
 
 def _with(source: Source, added: Added) -> Source:

@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, an .npz file, a folder of class folders, a timm dataset name."""
+"""Where images come from: digits, an .npz file, a folder, a list, a published data set, a timm dataset name."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from augkit.errors import DataError
+from augkit.errors import DataError, closest
 from augkit.lab.archives import open_npz, rgb
+from augkit.lab.attribute_sets import Choice
+from augkit.lab.datasets import DATA_SETS, open_named
 from augkit.lab.folders import GROUP_TABLE, open_folder
+from augkit.lab.list_files import open_list
 from augkit.lab.readers import Arrays, Reader, Source
 
 TIMM_PREFIXES = ("torch/", "hfds/")
 STREAMED = ("hfids/", "tfds/", "wds/")
+LIST = ".txt"
 
 
 @dataclass(frozen=True)
@@ -33,37 +37,60 @@ class TimmDataset:
             raise DataError(f'image {i} of data set "{self.name}" cannot be read ({error})') from error
 
 
-def open_source(source: str, *, root: str | None = None, download: bool = False, grouped: bool = False) -> Source:
+def open_source(
+    source: str,
+    *,
+    root: str | None = None,
+    download: bool = False,
+    grouped: bool = False,
+    choice: Choice = Choice(),  # noqa: B008  immutable
+) -> Source:
     """Open a data source by name or path.
 
     Args:
-        source: `digits`, a path to an `.npz` file or to a folder, or a timm dataset name such as `torch/cifar100`.
-        root: where a timm dataset lies, or is downloaded to.
+        source: `digits`, a name of `augkit.lab.datasets.DATA_SETS`, a path to an `.npz` file, to a list of images that
+            ends in `.txt`, or to a folder, or a timm dataset name such as `torch/cifar100`.
+        root: where a published data set, a list's images, or a timm dataset lies, or is downloaded to.
         grouped: a folder has a level of folders above the classes, which are the images' groups.
+        choice: label and group of a data set that tells more of an image than these.
 
     Raises:
         DataError: there is no such source, or it is not laid out as it must be.
     """
     path = Path(source).expanduser()
-    if grouped and (source == "digits" or not path.is_dir()):
+    if grouped and (_is_name(source) or not path.is_dir()):
         raise DataError(
             f'data.groups: folder is for a folder of GROUP/CLASS folders, not for "{source}"; an .npz file says'
             f" train_groups, a folder of class folders has a {GROUP_TABLE}"
         )
+    if source in DATA_SETS:
+        return open_named(source, root, choice)
+    if choice != Choice():
+        chosen = ", ".join(name for name, known in DATA_SETS.items() if known.chooses)
+        raise DataError(f'data.label, data.group and data.ages are for {chosen}, not for "{source}": leave them out')
     if source == "digits":
         return _digits()
     if path.is_dir():
         return open_folder(path, grouped=grouped)
     if path.is_file():
-        return open_npz(path)
+        return (
+            open_npz(path)
+            if path.suffix.lower() != LIST
+            else open_list(path, Path(root).expanduser() if root else None)
+        )
     if source.startswith(TIMM_PREFIXES):
         return _timm(source, root, download)
     if source.startswith(STREAMED):
         raise DataError(f'data set "{source}" is a stream; the lab needs one that can be indexed (hfds/, torch/)')
+    near = closest(source, DATA_SETS)
     raise DataError(
-        f'data source "{source}" is neither a file nor a folder, nor "digits", nor a timm dataset name'
-        f" (those begin with {', '.join(TIMM_PREFIXES)})"
+        f'data source "{source}" is neither a file nor a folder, nor "digits" or another name of `augkit datasets`'
+        f"{f' (such as {near})' if near else ''}, nor a timm dataset name (those begin with {', '.join(TIMM_PREFIXES)})"
     )
+
+
+def _is_name(source: str) -> bool:
+    return source == "digits" or source in DATA_SETS
 
 
 def _digits() -> Source:

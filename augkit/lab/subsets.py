@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -91,6 +93,69 @@ def apart(rows: np.ndarray, cells: np.ndarray, share: float, seed: int) -> tuple
         kept.append(own[count:])
         learnt.append(own[: count or 1])
     return np.sort(np.concatenate(kept)), np.sort(np.concatenate(learnt))
+
+
+def correlated_counts(available: Sequence[int], own: int, share: float) -> list[int]:
+    """Images to keep of each group of a class: as many as there can be with `round(share * n)` of n in group `own`.
+
+    The other groups keep the rest alike, to one image; groups with more images keep that one.
+    """
+    groups = len(available)
+    others = sorted((g for g in range(groups) if g != own), key=lambda g: -available[g])
+
+    def split(total: int) -> list[int]:
+        counts = [0] * groups
+        counts[own] = math.floor(share * total + 0.5)
+        for place, group in enumerate(others):
+            counts[group] = (total - counts[own] + len(others) - 1 - place) // len(others)
+        return counts
+
+    low, high = 0, sum(available)  # what a total asks of each group only grows with it
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = all(kept <= there for kept, there in zip(split(middle), available, strict=True))
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return split(low)
+
+
+def correlated(
+    rows: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    share: float,
+    class_names: Sequence[str],
+    group_names: Sequence[str],
+    seed: int,
+) -> np.ndarray:
+    """The largest subset of `rows`, sorted, whose classes y have `share` of their images in group y modulo groups.
+
+    Args:
+        rows: [n] positions.
+        labels: [N] classes of all positions.
+        groups: [N] groups of all positions.
+        share: 0..1, kept to half an image in each class; the other groups share the rest alike, to one image.
+        seed: which images are kept of a class in a group: the first of a shuffle by `RandomState(seed)`.
+
+    Raises:
+        DataError: there is one group, or a class has no image of a group that must have some.
+    """
+    number = len(group_names)
+    if number < 2:
+        raise DataError(f"data.correlation wants two groups or more, and the only one is {group_names[0]}")
+    random, chosen = np.random.RandomState(seed), []
+    for label in np.unique(labels[rows]).tolist():
+        cells = [rows[(labels[rows] == label) & (groups[rows] == group)] for group in range(number)]
+        own, there = label % number, [len(cell) for cell in cells]
+        wanted = [share > 0 if group == own else share < 1 for group in range(number)]
+        for group in range(number):
+            if wanted[group] and not there[group]:
+                raise DataError(
+                    f'class "{class_names[label]}" has no training image of group "{group_names[group]}", so that no'
+                    f" share of {share:g} can be kept: leave that class or group out of the data"
+                )
+        for cell, count in zip(cells, correlated_counts(there, own, share), strict=True):
+            chosen.append(random.permutation(cell)[:count])
+    return np.sort(np.concatenate(chosen))
 
 
 def index_hash(rows: np.ndarray) -> str:
