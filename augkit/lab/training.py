@@ -71,7 +71,7 @@ class Training:
         self.optimizer = optimise.optimizer(self.stage.recipe.optimizer, self.part)
         loss = self.stage.loss.function
         if isinstance(loss, nn.Module) and (own := [p for p in loss.parameters() if p.requires_grad]):
-            self.optimizer.add_param_group({"params": own})
+            self.optimizer.add_param_group({"params": own, "weight_decay": self.stage.recipe.optimizer.weight_decay})
         self.schedule = optimise.schedule(self.stage.recipe, self.optimizer)
         self.policy.mixing = self.stage.mixing
         self.policy.memory.set_signals(class_signals(self.stage.class_counts))
@@ -144,16 +144,24 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": schedule,
             "policy": self.policy.state_dict(),
+            "part": self._remembered(),
             "loss": loss.state_dict() if hasattr(loss, "state_dict") else {},
             "random": random,
             "records": self.records,
         }
+
+    def _remembered(self) -> dict[str, Tensor]:
+        """What the part that learns keeps beside the model's own, such as a radius, by name."""
+        known = {id(buffer) for buffer in self.model.buffers()}
+        return {name: buffer for name, buffer in self.part.named_buffers() if id(buffer) not in known}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken."""
         for number in range(self.number + 1, state["stage"] + 1):
             self.enter(number)  # the model may have another form afterwards
         self.model.load_state_dict(state["model"])
+        for name, value in self._remembered().items():
+            value.copy_(state["part"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.policy.load_state_dict(state["policy"])
