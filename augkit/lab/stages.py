@@ -24,6 +24,7 @@ from torch import nn
 
 from augkit.lab.dfr import dfr
 from augkit.lab.heads import last_layer
+from augkit.lab.max_norm import max_norm_head
 
 
 @runtime_checkable
@@ -55,5 +56,5 @@ def retrain_head(model: nn.Module) -> nn.Module:
 
 
 STAGES: Mapping[str, Callable[..., nn.Module]] = {
-    stage.__name__: stage for stage in (train, finetune_head, retrain_head, dfr)
+    stage.__name__: stage for stage in (train, finetune_head, retrain_head, max_norm_head, dfr)
 }
