@@ -41,6 +41,7 @@ def augkit_recipes() -> Sequence[Path]:
 @hookimpl
 def augkit_losses() -> Mapping[str, Callable[..., Any]]:
     losses: Mapping[str, Callable[..., Any]] = importlib.import_module("augkit.lab.losses").LOSSES
+    losses = {**losses, "bcl": importlib.import_module("augkit.lab.bcl").BCL}
     return losses
 
 
