@@ -78,6 +78,13 @@ def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: str) ->
             " with views, such as augmix, or another loss",
             path=path,
         )
+    views = getattr(registry.losses[name], "wants_views", len(policy.views))
+    if len(policy.views) != views:
+        raise DocumentError(
+            f'"{name}" takes {views} views of each image, and "{recipe.policy_name}" makes {len(policy.views) or "none"}:'
+            f" take a policy that makes {views}, or another loss",
+            path=path,
+        )
     if getattr(registry.losses[name], "wants_labels", False) and policy.strategy.mixes:
         raise DocumentError(
             f'"{name}" needs to know the one class of each image, and "{recipe.policy_name}" mixes images:'
