@@ -18,7 +18,8 @@ options and with those facts that hold for a whole stage (`class_counts`, `group
 its `__init__` has keyword-only parameters for. The instance is called as a function is, without options, and its
 `state_dict()` and `load_state_dict(state)` put what it remembers into checkpoints. If it is a torch module, its weights
 learn along with the stage's part, at the stage's rate and weight decay; what it draws depends on the recipe's seed. A
-loss with `wants_labels = True` is refused beside a policy that mixes images, whose targets are dense.
+loss with `wants_labels = True` is refused beside a policy that mixes images, whose targets are dense. One with
+`wants_views = 3` is refused beside policies with another number of views.
 """
 
 from __future__ import annotations
@@ -109,6 +110,18 @@ def class_balanced(
     return _averaged(_focal(logits, gamma), targets, effective_weights(class_counts, beta))
 
 
+def class_balanced_bce(logits: Tensor, targets: Tensor, *, class_counts: Tensor, beta: Beta = 0.9999) -> Tensor:
+    """Binary cross-entropy of every class's softmax share, weighted by effective numbers of the image's own class.
+
+    The class-balanced loss of weight balancing's code (Alshammari et al., CVPR 2022), for whose second stage's weight
+    decay it matters that the mean is over images and classes: at C classes it is about C times smaller than
+    `class_balanced`.
+    """
+    missed = logits.logsumexp(1, keepdim=True) - _others(logits)  # -log(1 - p)
+    each = missed.sum(1, keepdim=True) - missed - logits.log_softmax(1)
+    return _averaged(each * effective_weights(class_counts, beta), targets) / logits.shape[1]
+
+
 def focal(logits: Tensor, targets: Tensor, *, gamma: NotNegative = 1.0) -> Tensor:
     """Focal loss, softmax form: (1 - p) ** gamma times cross-entropy (Lin et al., ICCV 2017)."""
     return _averaged(_focal(logits, gamma), targets)
@@ -176,6 +189,6 @@ def jsd(logits: Tensor, targets: Tensor, *, views: int) -> Tensor:
 
 LOSSES: dict[str, Callable[..., Any]] = {
     loss.__name__: loss
-    for loss in (ce, ce_drw, class_balanced, focal, balanced_softmax, logit_adjustment, ldam_drw, jsd)
+    for loss in (ce, ce_drw, class_balanced, class_balanced_bce, focal, balanced_softmax, logit_adjustment, ldam_drw, jsd)
 }
 LOSSES["group_dro"] = GroupDRO
