@@ -189,6 +189,9 @@ def jsd(logits: Tensor, targets: Tensor, *, views: int) -> Tensor:
 
 LOSSES: dict[str, Callable[..., Any]] = {
     loss.__name__: loss
-    for loss in (ce, ce_drw, class_balanced, class_balanced_bce, focal, balanced_softmax, logit_adjustment, ldam_drw, jsd)
+    for loss in (
+        *(ce, ce_drw, class_balanced, class_balanced_bce, focal),
+        *(balanced_softmax, logit_adjustment, ldam_drw, jsd),
+    )
 }
 LOSSES["group_dro"] = GroupDRO
