@@ -81,8 +81,8 @@ def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: str) ->
     views = getattr(registry.losses[name], "wants_views", len(policy.views))
     if len(policy.views) != views:
         raise DocumentError(
-            f'"{name}" takes {views} views of each image, and "{recipe.policy_name}" makes {len(policy.views) or "none"}:'
-            f" take a policy that makes {views}, or another loss",
+            f'"{name}" takes {views} views of each image, and "{recipe.policy_name}" makes {len(policy.views) or "none"}'
+            f": take a policy that makes {views}, or another loss",
             path=path,
         )
     if getattr(registry.losses[name], "wants_labels", False) and policy.strategy.mixes:
