@@ -89,7 +89,7 @@ class BCL(nn.Module):
 
 
 def projection(width: int, hidden: int, dimensions: int) -> nn.Sequential:
-    """Two linear layers, and batch normalisation and ReLU between them; He initialisation, as in CUDA's code for BCL."""
+    """Two linear layers, and batch normalisation and ReLU between them; He initialisation, as in CUDA's code."""
     made = nn.Sequential(
         nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dimensions)
     )
@@ -99,7 +99,7 @@ def projection(width: int, hidden: int, dimensions: int) -> nn.Sequential:
 
 
 def contrast(features: Tensor, targets: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
-    """Balanced supervised contrastive loss, mean over images, a single number (BCL, CVPR 2022, as in its authors' code).
+    """Balanced supervised contrastive loss, mean over images, a single number (BCL, CVPR 2022, as in its code).
 
     Of image i the mean, over the other images of its class and its prototype, of -log of the share that exp(similarity
     / temperature) has of its sum over classes. Each class counts there by the mean over its images and its prototype,
