@@ -78,11 +78,12 @@ def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: str) ->
             " with views, such as augmix, or another loss",
             path=path,
         )
-    views = getattr(registry.losses[name], "wants_views", len(policy.views))
-    if len(policy.views) != views:
+    made = len(policy.views)
+    wanted = getattr(registry.losses[name], "wants_views", made)
+    if made != wanted:
         raise DocumentError(
-            f'"{name}" takes {views} views of each image, and "{recipe.policy_name}" makes {len(policy.views) or "none"}'
-            f": take a policy that makes {views}, or another loss",
+            f'"{name}" takes {wanted} views of each image, and "{recipe.policy_name}" makes {made or "none"}: take a'
+            f" policy that makes {wanted}, or another loss",
             path=path,
         )
     if getattr(registry.losses[name], "wants_labels", False) and policy.strategy.mixes:
