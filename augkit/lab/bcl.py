@@ -90,12 +90,10 @@ class BCL(nn.Module):
 
 def projection(width: int, hidden: int, dimensions: int) -> nn.Sequential:
     """Two linear layers, and batch normalisation and ReLU between them; He initialisation, as in CUDA's code."""
-    made = nn.Sequential(
-        nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dimensions)
-    )
-    for layer in (made[0], made[3]):
+    layers = nn.Linear(width, hidden), nn.Linear(hidden, dimensions)
+    for layer in layers:
         nn.init.kaiming_normal_(layer.weight)
-    return made
+    return nn.Sequential(layers[0], nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), layers[1])
 
 
 def contrast(features: Tensor, targets: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
