@@ -40,7 +40,8 @@ class MaxNorm(nn.Module):
 
 
 def _lengths(weight: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return lengths
 
 
 def max_norm_head(model: nn.Module, *, threshold: Annotated[float, Field(ge=0, le=1)] = 0.1) -> nn.Module:
