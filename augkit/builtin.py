@@ -42,7 +42,7 @@ def augkit_recipes() -> Sequence[Path]:
 def augkit_losses() -> Mapping[str, Callable[..., Any]]:
     losses: Mapping[str, Callable[..., Any]] = importlib.import_module("augkit.lab.losses").LOSSES
     losses = {**losses, "bcl": importlib.import_module("augkit.lab.bcl").BCL}
-    return losses
+    return {**losses, "ride": importlib.import_module("augkit.lab.ride").Ride}
 
 
 @hookimpl

@@ -16,7 +16,9 @@ from augkit.lab.augmentation import Normalise, build_policy, probe_pool
 from augkit.lab.course import Stage, plan
 from augkit.lab.data import Data
 from augkit.lab.heads import linear_layer
+from augkit.lab.losses import made_for_cosines
 from augkit.lab.recipe import Recipe
+from augkit.lab.recipe_parts import LossRecipe
 from augkit.lab.training import Record, Training
 from augkit.learning.probes import Answer
 from augkit.policy import Policy
@@ -29,10 +31,7 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
     Raises:
         DocumentError: one of them cannot be built, or the model does not take images of this size.
     """
-    model = models.create(recipe.model.name, data.num_classes, recipe.model.options, recipe.seed)
-    stage_losses = [(stage.loss or recipe.loss).name for stage in recipe.stages]
-    if getattr(registry.losses[stage_losses[0]], "wants_cosines", False):
-        models.give_cosines(model)
+    model = models.made(recipe, data.num_classes, registry)
     if recipe.model.weights is not None:
         models.load_weights(model, Path(recipe.model.weights))
     model = model.to(device)
@@ -43,7 +42,7 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
     if stages[-1].fitted:
         linear_layer(model)
     for stage in stages:
-        _check_loss(stage, registry, policy, stage_losses[0])
+        _check_loss(stage, registry, policy, stages[0].recipe.loss)
     if not recipe.test and data.val is None:
         raise DocumentError(
             "nothing measures this run: leave test at true, or hold images out with data.validation_per_class",
@@ -63,14 +62,14 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
     return run
 
 
-def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: str) -> None:
+def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: LossRecipe) -> None:
     """Raise unless the loss of a stage can be reckoned with this policy, model and the first stage's loss."""
     recipe, name = stage.recipe, stage.recipe.loss.name
     path = "loss" if stage.number == 0 else f"{stage.path}.loss"
-    cosines = [getattr(registry.losses[loss], "wants_cosines", False) for loss in (first, name)]
+    cosines = [made_for_cosines(registry.losses[loss.name], loss.options) for loss in (first, recipe.loss)]
     if cosines[0] != cosines[1]:
-        which = f'"{first}" is made for a last layer of cosines and "{name}" is not'
-        which = which if cosines[0] else f'"{name}" is made for a last layer of cosines and "{first}" is not'
+        which = f'"{first.name}" is made for a last layer of cosines and "{name}" is not'
+        which = which if cosines[0] else f'"{name}" is made for a last layer of cosines and "{first.name}" is not'
         raise DocumentError(f"{which}: a model has one last layer for all stages, take another loss", path=path)
     if "views" in stage.loss.wanted and len(policy.views) < 2:
         raise DocumentError(

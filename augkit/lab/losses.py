@@ -25,7 +25,7 @@ loss with `wants_labels = True` is refused beside a policy that mixes images, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -46,6 +46,12 @@ def wants_cosines(loss: Function) -> Function:
     """Mark a loss that is made for a last layer of cosines: `models.CosineHead` takes the place of the linear one."""
     loss.wants_cosines = True  # type: ignore[attr-defined]
     return loss
+
+
+def made_for_cosines(loss: Callable[..., Any], options: Mapping[str, Any]) -> bool:
+    """Whether a loss is made for a last layer of cosines; one whose options decide has a `wants_cosines(**options)`."""
+    said = getattr(loss, "wants_cosines", False)
+    return bool(said(**options) if callable(said) else said)
 
 
 def effective_weights(class_counts: Tensor, beta: float) -> Tensor:
@@ -90,12 +96,12 @@ def ce_drw(
     beta: Beta = 0.9999,
 ) -> Tensor:
     """Cross-entropy, weighted by effective numbers from a share of the epochs on (Cao et al., NeurIPS 2019)."""
-    if not _late(epoch, epochs, from_):
+    if not is_late(epoch, epochs, from_):
         return functional.cross_entropy(logits, targets)
     return _averaged(-logits.log_softmax(1), targets, effective_weights(class_counts, beta))
 
 
-def _late(epoch: int, epochs: int, start: float) -> bool:
+def is_late(epoch: int, epochs: int, start: float) -> bool:
     """Whether deferred weights are on: from epoch 160 of 200, 0-based, with a start of 0.8."""
     return epoch >= round(start * epochs)
 
@@ -163,7 +169,7 @@ def ldam_drw(
     """Margins wider for rarer classes, deferred weights, a last layer of cosines (Cao et al., LDAM, NeurIPS 2019)."""
     margins = class_counts.to(cosines.dtype).clamp(min=1) ** -0.25
     margins = margins * (max_margin / margins.max())
-    weights = effective_weights(class_counts, beta) if _late(epoch, epochs, from_) else None
+    weights = effective_weights(class_counts, beta) if is_late(epoch, epochs, from_) else None
     z = cosines * scale
     # -log(e^(z_c - m_c) / (e^(z_c - m_c) + sum of e^z_j over j != c)) for every class c, were it the answer
     return _averaged(functional.softplus(_others(z) - z + scale * margins), targets, weights)

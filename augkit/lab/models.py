@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ from torch.nn import functional
 
 from augkit.errors import DocumentError, nearest
 from augkit.lab import folder as files
+from augkit.lab.expert_models import divided
+from augkit.lab.losses import made_for_cosines
+from augkit.lab.recipe import Recipe
+from augkit.registry import Registry
 from augkit.torchvision_compat import ensure_torchvision
 
 ensure_torchvision()
 
 import timm  # noqa: E402  torchvision must be importable first
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
+from timm.models import ResNet, build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
@@ -44,9 +48,10 @@ class Block(nn.Module):
 
 
 class ResNetCifar(nn.Module):
-    """ResNet for 32-pixel images with 6n + 2 layers and widths 16, 32, 64 (He et al., CVPR 2016, section 4.2).
+    """ResNet for 32-pixel images with 6n + 2 layers (He et al., CVPR 2016, section 4.2).
 
     Input [B, in_chans, H, W] float, output [B, num_classes] logits. He initialisation for convolutions and the head.
+    `channels` are the widths of its three stages.
     """
 
     def __init__(
@@ -56,20 +61,23 @@ class ResNetCifar(nn.Module):
         in_chans: int = 3,
         drop_rate: float = 0.0,
         global_pool: str = "avg",
+        channels: Sequence[int] = (16, 32, 64),
     ) -> None:
         super().__init__()
         if global_pool not in ("avg", ""):
             raise ValueError(f'global_pool must be "avg" or "", not "{global_pool}"')
         self.num_classes, self.in_chans = num_classes, in_chans
         self.drop_rate, self.global_pool = drop_rate, global_pool
-        self.num_features = self.head_hidden_size = 64
-        self.conv1 = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        count = (depth - 2) // 6
-        self.layer1 = _stage(16, 16, count, stride=1)
-        self.layer2 = _stage(16, 32, count, stride=2)
-        self.layer3 = _stage(32, 64, count, stride=2)
-        self.fc: nn.Module = nn.Linear(64, num_classes) if num_classes else nn.Identity()
+        self.channels, count = tuple(channels), (depth - 2) // 6
+        first, second, third = self.channels
+        self.num_features = self.head_hidden_size = third
+        self.conv1 = nn.Conv2d(in_chans, first, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.act1 = nn.ReLU(inplace=True)
+        self.layer1 = _stage(first, first, count, stride=1)
+        self.layer2 = _stage(first, second, count, stride=2)
+        self.layer3 = _stage(second, third, count, stride=2)
+        self.fc: nn.Module = nn.Linear(third, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight)
@@ -79,14 +87,14 @@ class ResNetCifar(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer for `num_classes`; 0 leaves the 64 features."""
+        """A new last layer for `num_classes`; 0 leaves the features."""
         self.num_classes = num_classes
         self.global_pool = self.global_pool if global_pool is None else global_pool
-        self.fc = nn.Linear(64, num_classes) if num_classes else nn.Identity()
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """[B, in_chans, H, W] to [B, 64, H / 4, W / 4]."""
-        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        """[B, in_chans, H, W] to [B, num_features, H / 4, W / 4]."""
+        x = self.act1(self.bn1(self.conv1(x)))
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)
         return x
@@ -186,21 +194,23 @@ def classifier(model: nn.Module) -> Any:
 
 
 def give_cosines(model: nn.Module) -> None:
-    """Put a `CosineHead` in the place of a model's linear last layer.
+    """Put a `CosineHead` in the place of a model's linear last layer, or of each of several.
 
     Raises:
-        DocumentError: the last layer is something else.
+        DocumentError: a last layer is something else.
     """
-    head = classifier(model)
-    place = next((name for name, module in model.named_modules() if module is head), "")
-    if not isinstance(head, nn.Linear) or not place:
+    found = classifier(model)
+    heads = list(found) if isinstance(found, (tuple, list)) else [found]
+    places = {id(module): name for name, module in model.named_modules()}
+    if not all(isinstance(head, nn.Linear) and places.get(id(head)) for head in heads):
         raise DocumentError(
             f"it is made for a last layer of cosines, which {type(model).__name__} cannot be given since its last"
-            " layer is not one linear layer: take another loss or another model",
+            " layer is not one linear layer, or one for each expert: take another loss or another model",
             path="loss",
         )
-    parent, _, name = place.rpartition(".")
-    setattr(model.get_submodule(parent), name, CosineHead(head.in_features, head.out_features))
+    for head in heads:
+        parent, _, name = places[id(head)].rpartition(".")
+        setattr(model.get_submodule(parent), name, CosineHead(head.in_features, head.out_features))
 
 
 def check(name: str) -> None:
@@ -209,35 +219,79 @@ def check(name: str) -> None:
         raise DocumentError(f'timm knows no model "{name}".{_near(name)}', path="model.name")
 
 
-def create(name: str, num_classes: int, options: Mapping[str, Any], seed: int) -> nn.Module:
-    """Any timm model by name, its weights drawn from `seed`.
+def create(
+    name: str,
+    num_classes: int,
+    options: Mapping[str, Any],
+    seed: int,
+    *,
+    experts: int | None = None,
+    expert_width: float = 0.75,
+) -> nn.Module:
+    """Any timm model by name, its weights drawn from `seed`; a ResNet with so many experts, if any are asked for.
 
     Raises:
-        DocumentError: timm does not know the name, or the model does not take the options.
+        DocumentError: timm does not know the name, the model does not take the options, or it cannot have experts.
     """
     check(name)
+
+    def build(**more: Any) -> nn.Module:
+        return timm.create_model(name, num_classes=num_classes, **{**options, **more})
+
     torch.manual_seed(seed)  # timm's models draw their weights from torch's global generator
     try:
-        return timm.create_model(name, num_classes=num_classes, **options)
+        if experts is None:
+            return build()
+        channels = _channels(build(**dict.fromkeys(options.keys() & {"pretrained"}, False)))
+        torch.manual_seed(seed)
+        return divided(build, channels, experts, expert_width)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise DocumentError(f'model "{name}" cannot be built: {error}', path="model.options") from error
 
 
-def load_weights(model: nn.Module, run: Path) -> None:
+def _channels(model: nn.Module) -> tuple[int, ...]:
+    """What a ResNet calls the channels of its stages."""
+    if isinstance(model, ResNetCifar):
+        return model.channels
+    if not isinstance(model, ResNet):
+        raise DocumentError(
+            f"{type(model).__name__} cannot be divided among experts, only ResNets can: leave this out, or take one",
+            path="model.experts",
+        )
+    stages: list[Any] = [model.get_submodule(str(info["module"])) for info in model.feature_info[1:]]
+    return tuple(
+        info["num_chs"] // stage[-1].expansion for info, stage in zip(model.feature_info[1:], stages, strict=True)
+    )
+
+
+def made(recipe: Recipe, num_classes: int, registry: Registry) -> nn.Module:
+    """The model of a recipe, with last layers of cosines if its first stage's loss is made for them."""
+    said, loss = recipe.model, recipe.stages[0].loss or recipe.loss
+    model = create(
+        said.name, num_classes, said.options, recipe.seed, experts=said.experts, expert_width=said.expert_width
+    )
+    if made_for_cosines(registry.losses[loss.name], loss.options):
+        give_cosines(model)
+    return model
+
+
+def load_weights(model: nn.Module, run: Path, path: str = "model.weights") -> None:
     """Begin with the model of a run folder: all its weights and running statistics.
+
+    `path` is the place in the recipe that names the folder.
 
     Raises:
         DocumentError: there is no such run, or its model is another one.
     """
     state = files.load_checkpoint(run, "model") if run.is_dir() else None
     if state is None:
-        raise DocumentError(f"{run} is no run folder with a checkpoint.pt in it", path="model.weights")
+        raise DocumentError(f"{run} is no run folder with a checkpoint.pt in it", path=path)
     there, here = ({k: v.shape for k, v in weights.items()} for weights in (state["model"], model.state_dict()))
     differing = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     if differing:
         raise DocumentError(
             f"the model of {run} is another one: {len(differing)} of its weights do not fit, such as {differing[0]}",
-            path="model.weights",
+            path=path,
         )
     model.load_state_dict(state["model"])
 

@@ -255,6 +255,7 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
         ("data", "root"),
         ("policy", "load"),
         ("model", "weights"),
+        ("loss", "teacher"),
         ("sources", "folder"),
     ):
         value = data.get(part, {}).get(key) if isinstance(data.get(part), dict) else None

@@ -152,10 +152,16 @@ class BaseRecipe(Part):
 class ModelRecipe(Part):
     """Any timm model; `options` go to `timm.create_model`."""
 
+    later = ("experts", "expert_width")
+
     name: str = "resnet32_cifar"
     options: dict[str, Any] = {}
     weights: str | None = None
     """A run folder whose model this one begins with; None draws the weights from the seed."""
+    experts: int | None = Field(None, ge=1)
+    """How many experts of a ResNet have its last two stages and last layer to themselves; None leaves it whole."""
+    expert_width: float = Field(0.75, gt=0, le=1)
+    """What an expert's stages have of the ResNet's channels."""
 
 
 class OptimizerRecipe(Part):
