@@ -48,7 +48,7 @@ def compare(
     from augkit.lab.grid import plan
 
     chosen = plan(
-        recipe, _words(policy), _words(loss), _seeds(seeds), overrides=overrides or [], fast=fast, control=control
+        recipe, _words(policy), _words(loss), parse_seeds(seeds), overrides=overrides or [], fast=fast, control=control
     )
     folder = out or Path("runs") / f"{chosen.base['name']}-compared"
     try:
@@ -70,7 +70,7 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
     """'3' is 0, 1, 2; '0,5' is 0 and 5; '4,' is 4 alone."""
     words = _words(text)
     if not words or not all(word.isdecimal() for word in words):

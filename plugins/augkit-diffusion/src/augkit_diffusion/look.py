@@ -135,8 +135,8 @@ def facts(seen: Seen) -> dict[str, Any]:
         "classes": rows,
         "filters": _filters(seen),
         "others": _others(seen),
-        "domain": _domain(seen),
-        "control": _control(seen),
+        "domain": domain(seen),
+        "control": control(seen),
         "near": _near(seen),
         "pairs": _pairs(seen),
     }
@@ -200,7 +200,7 @@ def _others(seen: Seen) -> dict[str, int]:
     return {name: count for name, count in sorted(names.items()) if name not in FILTERS}
 
 
-def _domain(seen: Seen) -> dict[str, Any] | None:
+def domain(seen: Seen) -> dict[str, Any] | None:
     """How well real and kept synthetic images are told apart."""
     evidence, kept = seen.evidence, seen.kept
     found = telling_apart.tell_apart(
@@ -218,7 +218,7 @@ def _domain(seen: Seen) -> dict[str, Any] | None:
     return {**telling_apart.told(right, inflation).facts(), "by_class": by_class}
 
 
-def _control(seen: Seen) -> dict[str, Any] | None:
+def control(seen: Seen) -> dict[str, Any] | None:
     """The same of training images and validation images, which are real too; None where there are none.
 
     Nothing is chosen by it. A network knows the images that it learnt from, so these look unlike any others to it.

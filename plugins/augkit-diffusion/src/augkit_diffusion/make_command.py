@@ -18,7 +18,7 @@ from augkit_diffusion.chunks import Cell, Chunk, parse_shard
 from augkit_diffusion.making import Work, foresee, make_chunks, open_work
 from augkit_diffusion.progress import Meter
 from augkit_diffusion.settings import check
-from augkit_diffusion.sources import Learning
+from augkit_diffusion.sources import Learning, Progress
 from augkit_diffusion.store import Store
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Making:
     store: Store
     wanted: Mapping[Cell, int]
     shard: tuple[int, int]
-    meter: Meter
+    meter: Progress
     written: int = 0
     refused: int = 0
     seconds: float = 0.0

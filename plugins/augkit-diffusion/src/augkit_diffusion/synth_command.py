@@ -11,6 +11,7 @@ from augkit_diffusion.make_command import make
 from augkit_diffusion.modifiers_command import modifiers
 from augkit_diffusion.plan_command import plan
 from augkit_diffusion.replace_command import replace
+from augkit_diffusion.steps_command import steps
 
 app = typer.Typer(
     name="synth",
@@ -24,5 +25,6 @@ app.command()(make)
 app.command(name="filter")(filter_images)
 app.command()(look)
 app.command()(replace)
+app.command()(steps)
 app.command()(modifiers)
 app.command()(sources)
