@@ -145,7 +145,7 @@ class Evidence:
 
 
 def real_data(store: Store, size: int | None = None) -> Data:
-    """The real images that a store was made for.
+    """The real images that a store was made for, without those that its recipe kept from its source.
 
     Args:
         store: its settings say which.
@@ -155,11 +155,14 @@ def real_data(store: Store, size: int | None = None) -> Data:
         DataError: they cannot be read, or are others now.
     """
     from augkit.lab import data as lab_data
-    from augkit.lab.recipe_parts import DataRecipe
+    from augkit.lab.recipe_parts import DataRecipe, SourcesRecipe
     from augkit_diffusion.making import data_facts
 
-    recipe = DataRecipe.model_validate_json(json.dumps(store.settings["told"]["data"]))
-    data = lab_data.load(recipe.model_copy(update={"image_size": size}) if size is not None else recipe)
+    told = store.settings["told"]
+    recipe = DataRecipe.model_validate_json(json.dumps(told["data"]))
+    sources = SourcesRecipe(tuning=told.get("tuning", 0.0))
+    recipe = recipe.model_copy(update={"image_size": size}) if size is not None else recipe
+    data = lab_data.load(recipe, sources=sources).for_sources
     here, there = data_facts(data), store.settings["data"]
     differing = [name for name in there if name != "image_size" and here.get(name) != there[name]]
     if differing:

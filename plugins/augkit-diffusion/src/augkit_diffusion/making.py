@@ -44,6 +44,7 @@ class Work:
 
     order: Order
     data: Data
+    """What is trained on; the source knows `data.for_sources` alone."""
     source: Source
 
     @property
@@ -51,6 +52,8 @@ class Work:
         """What the store notes of it, see `Store.create`."""
         order = self.order
         told = {"recipe": order.recipe["name"], "data": order.recipe["data"], "options": order.options}
+        if self.data.tuning is not None:
+            told["tuning"] = order.recipe["sources"]["tuning"]
         return {
             "source": order.source,
             "seed": order.seed,
@@ -79,10 +82,26 @@ def load_recipe_of(recipe: str, overrides: Sequence[str]) -> Recipe:
 
 
 def real_only(recipe: Recipe) -> Recipe:
-    """The recipe without the synthetic images that it trains on."""
+    """The recipe without the synthetic images that it trains on, and with all real ones."""
     if getattr(recipe, "sources", None) is None:
         return recipe
     return recipe.model_copy(update={"sources": None})
+
+
+def for_sources(recipe: Recipe) -> Recipe:
+    """The same, but with the images set apart that sources learn from."""
+    from augkit.lab.recipe_parts import SourcesRecipe
+
+    tuning = 0.0 if recipe.sources is None else recipe.sources.tuning
+    return recipe.model_copy(update={"sources": SourcesRecipe(tuning=tuning) if tuning else None})
+
+
+def load_for_sources(recipe: str, overrides: Sequence[str]) -> Recipe:
+    """The recipe of a command that makes images: its real images, some of them apart if it says `sources.tuning`."""
+    from augkit.lab.recipe import load_recipe
+    from augkit.plugins import registry
+
+    return for_sources(load_recipe(recipe, registry(), overrides))
 
 
 def open_work(order: Order, data: Data | None = None, progress: Progress | None = None) -> Work:
@@ -98,9 +117,9 @@ def open_work(order: Order, data: Data | None = None, progress: Progress | None 
 
     recipe = Recipe.model_validate_json(json.dumps(order.recipe))
     device = pick_device(order.device)
-    data = data or lab_data.load(recipe.data)
+    data = data or lab_data.load(recipe.data, sources=recipe.sources)
     told: dict[str, Any] = {} if progress is None else {"progress": progress}
-    context = Context(data, recipe, Path(order.folder), device, seed=order.seed, **told)
+    context = Context(data.for_sources, recipe, Path(order.folder), device, seed=order.seed, **told)
     source = open_source(order.source, order.options, context, registry())
     if not isinstance(source.batch, int) or source.batch < 1:
         raise AugkitError(f'source "{order.source}" makes {source.batch!r} images at once; it must be 1 or more')
@@ -108,9 +127,11 @@ def open_work(order: Order, data: Data | None = None, progress: Progress | None 
 
 
 def data_facts(data: Data) -> dict[str, Any]:
-    """What tells these data from others: their classes, and which images were chosen; where they lie does not."""
+    """What tells these data from others: their classes, and which images were chosen for sources; where they lie does
+    not."""
     from augkit.lab.run import identity
 
+    data = data.for_sources
     told = identity(data)
     return {
         "class_names": list(data.class_names),
@@ -198,7 +219,7 @@ def make_chunks(
                 continue
             begins = wish.source_image
             if begins is None and wish.row is not None:
-                begins = source_image(work.data, wish.row)
+                begins = source_image(work.data.for_sources, wish.row)
             if image is None:
                 store.refuse(wish, facts | {"source_image": begins})
             else:

@@ -18,7 +18,7 @@ from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 from augkit_diffusion.chunks import Cell
 from augkit_diffusion.making import ask as ask_for
-from augkit_diffusion.making import data_facts, foresee, load_recipe_of, open_work, wishes
+from augkit_diffusion.making import data_facts, foresee, load_for_sources, open_work, wishes
 from augkit_diffusion.settings import read_settings
 from augkit_diffusion.sources import Learning
 from augkit_diffusion.store import Store
@@ -112,7 +112,8 @@ def plan(
     elif given:
         raise AugkitError(f'the option "{next(iter(given))}" is one of a source; name it with --source')
     else:
-        data = lab_data.load(load_recipe_of(recipe, overrides or []).data)
+        read = load_for_sources(recipe, overrides or [])
+        data = lab_data.load(read.data, sources=read.sources)
         cost = _like(data)
     _tell(data, how_many, cost, out, as_json)
 

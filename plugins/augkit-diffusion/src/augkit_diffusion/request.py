@@ -11,7 +11,7 @@ import typer
 
 from augkit.errors import AugkitError, DocumentError
 from augkit_diffusion.allocation import allocate, cells_of, check_request
-from augkit_diffusion.making import Order, load_recipe_of
+from augkit_diffusion.making import Order, load_for_sources
 from augkit_diffusion.sources import check_source, path_options
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class HowMany:
         check_request(self.target, self.budget, self.weights)
 
     def counts(self, data: Data) -> dict[Cell, int]:
-        """The real images of each cell."""
+        """The real images of each cell that are trained on."""
         return cells_of(data, self.groups)
 
     def wanted(self, data: Data) -> dict[Cell, int]:
@@ -120,7 +120,7 @@ def make_order(
     paths = path_options(source, found) if source in found.sources else set()
     anchored = {name: _anchored(value) if name in paths else value for name, value in options.items()}
     check_source(source, anchored, found)
-    read = load_recipe_of(recipe, overrides or [])
+    read = load_for_sources(recipe, overrides or [])
     return Order(
         read.model_dump(mode="json"), source, anchored, str(folder.absolute()), seed, groups, device or read.device
     )

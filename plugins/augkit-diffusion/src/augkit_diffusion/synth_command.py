@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from augkit_diffusion.allocate_command import allocate
 from augkit_diffusion.filter_command import filter as filter_images
 from augkit_diffusion.listing_command import sources
 from augkit_diffusion.look_command import look
@@ -25,6 +26,7 @@ app.command()(make)
 app.command(name="filter")(filter_images)
 app.command()(look)
 app.command()(replace)
+app.command()(allocate)
 app.command()(steps)
 app.command()(modifiers)
 app.command()(sources)

@@ -1,0 +1,387 @@
+"""Allocation by validation: how many images sources learn from, which classes are filled up, and how far.
+
+CoDSA (Tian and Shen, Conditional Data Synthesis Augmentation, arXiv 2504.07426, 2025) splits the real images into those
+that a generator is tuned with and those that are trained on, shares m synthetic images out over regions of the data by
+a point of the simplex, and chooses split, point and m / n by validation. Here regions are classes (classes in groups
+where groups are known), n counts all real training images, those set apart included, so that a ratio means as many
+synthetic images in every split, and candidates are the grid of what is asked for. Nothing reads the test set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from augkit.errors import AugkitError, DataError, DocumentError, StateError
+from augkit.lab import folder as files
+from augkit_diffusion.allocation import by_budget, cells_of
+from augkit_diffusion.choosing import Choice
+from augkit_diffusion.chunks import Cell
+from augkit_diffusion.making import Order, Work, data_facts, foresee, open_work
+
+if TYPE_CHECKING:
+    from augkit.lab.data import Data
+    from augkit.lab.jobs import Result, Task
+    from augkit.lab.recipe import Recipe
+
+SETTINGS, STORES, RUNS, DONE, LOGS = "settings.json", "stores", "runs", "done", "logs"
+CONTROL, LONGER = "control", "longer-control"
+SPLITS = (0.0, 0.3, 0.5)
+WEIGHTS = ("class_count", "1", "1 / class_count")
+"""In proportion to classes, all alike, inverse."""
+
+
+class Candidate(NamedTuple):
+    """One way to fill up."""
+
+    split: float
+    """Share of each class's real training images that only the source learns from; 0 has all in both."""
+    weights: str
+    ratio: float
+    """Synthetic images for each real one."""
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"split{self.split:g}-ratio{self.ratio:g}-{_plain(self.weights)}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is chosen among; order and recipe are checked."""
+
+    recipe: Recipe
+    """Without a store's images, without images set apart."""
+    order: Order
+    """For the source; its recipe and folder are put in for each store."""
+    splits: Sequence[float] | None
+    """None leaves them to the source, see `splits_for`."""
+    ratios: Sequence[float]
+    weights: Sequence[str]
+    seeds: Sequence[int]
+    sources: Mapping[str, Any]
+    """What the recipe's `sources` say besides: `share` or `replace`."""
+
+    def recipe_of(self, candidate: Candidate | None, take: Any = None, folder: str | None = None) -> dict[str, Any]:
+        """The recipe that a candidate, or the control, is trained by, as JSON."""
+        own = self.recipe.model_dump(mode="json")
+        if candidate is not None:
+            own["sources"] = {**self.sources, "folder": folder, "tuning": candidate.split, "take": take}
+        return own
+
+
+class Allocation:
+    """A question with its data: what is to be made and trained, and the making and training."""
+
+    def __init__(self, question: Question, out: Path, say: Callable[[str], None]) -> None:
+        from augkit.lab import data as lab_data
+
+        self.question, self.out, self.say = question, out.absolute(), say
+        self.data: Data = lab_data.load(question.recipe.data)
+        check_validation(self.data)
+        self.grouped = self.data.train.groups is not None
+        """Whether cells are classes in groups."""
+        self.counts = cells_of(self.data, self.grouped)
+        self.real = sum(self.counts.values())
+        self.splits = splits_for(self._work(0.0).source, question.order.source, question.splits)
+        self.wanted = {
+            Candidate(split, weights, ratio): by_budget(self.counts, round(ratio * self.real), weights)
+            for split in self.splits
+            for ratio in question.ratios
+            for weights in question.weights
+        }
+        self.kept = {0.0: self.real}
+        """Real images that are trained on, by split."""
+
+    def try_out(self) -> None:
+        """Raise what is wrong with the recipe, the source or a store, before anything is made."""
+        import torch
+
+        from augkit.lab import models, optimise
+        from augkit.lab.loop import prepare
+        from augkit.lab.run import pick_device
+        from augkit.plugins import registry
+        from augkit_diffusion.settings import check
+
+        recipe = self.question.recipe
+        pick_device(recipe.device)
+        models.check(recipe.model.name)
+        optimise.check(recipe.optimizer.name, recipe.schedule.name)
+        prepare(recipe.model_copy(update={"test": False}), self.data, registry(), torch.device("cpu"))
+        for split in self.splits:
+            work = self._work(split)
+            self.kept[split] = len(work.data.train)
+            foresee(work, self.greediest(split))
+            check(self.store(split), work.settings)
+
+    # the stores
+
+    def store(self, split: float) -> Path:
+        """The folder of a split's images."""
+        return self.out / STORES / f"split-{split:g}"
+
+    def greediest(self, split: float) -> dict[Cell, int]:
+        """As many images of each cell as the candidate of this split that wants most of it."""
+        wanted = [of for candidate, of in self.wanted.items() if candidate.split == split]
+        return {cell: max(of[cell] for of in wanted) for cell in self.counts}
+
+    def _work(self, split: float, progress: Callable[[str, int, int], None] | None = None) -> Work:
+        recipe = self.question.recipe.model_dump(mode="json")
+        recipe["sources"] = {"tuning": split} if split else None
+        order = replace(self.question.order, recipe=recipe, folder=str(self.store(split)), groups=self.grouped)
+        return open_work(order, None if split else self.data, progress)
+
+    def make(self, jobs: int, on: str) -> None:
+        """Make the images that are missing of each store; raises KeyboardInterrupt when it is interrupted."""
+        from augkit_diffusion.make_command import Making
+        from augkit_diffusion.progress import Meter
+        from augkit_diffusion.store import Store
+
+        for split in self.splits:
+            with Meter() as meter:
+                work = self._work(split, meter)
+                store = Store.create(self.store(split), work.settings)
+                making = Making(work, store, self.greediest(split), (1, 1), meter)
+                if making.run(jobs, on):
+                    raise KeyboardInterrupt
+            if making.written:
+                self.say(f"{self.store(split)}: {making.written} images made in {making.seconds:.0f} s")
+
+    def taken(self) -> dict[Candidate, dict[str, Any]]:
+        """What each candidate takes of its store, as `sources.take`: fewer than it wants where some were refused by the
+        model's safety checker, or put aside by filters."""
+        from augkit_diffusion.store import Store
+
+        names, groups, found = self.data.class_names, self.data.group_names, {}
+        for split in self.splits:
+            there: dict[tuple[str, str | None], list[int]] = defaultdict(list)
+            for row in Store.open(self.store(split)).images():
+                there[row["class"], row.get("group")].append(row["number"])
+            for candidate, wanted in self.wanted.items():
+                if candidate.split != split:
+                    continue
+                take: dict[str, Any] = {}
+                for (label, group), count in wanted.items():
+                    name = None if group is None else groups[group]
+                    kept = bisect_left(sorted(there[names[label], name]), count)
+                    if name is None:
+                        take[names[label]] = kept
+                    else:
+                        take.setdefault(names[label], {})[name] = kept
+                found[candidate] = take
+        return found
+
+    # the runs
+
+    def longer(self) -> dict[str, Any] | None:
+        """The control's recipe with as many training steps as the longest candidate has; None if none has more."""
+        from augkit.lab.grid import shorten
+
+        recipe = self.question.recipe
+        if self.question.sources.get("replace") is not None:  # epochs are as long as without synthetic images
+            return None
+        most = max(self.kept[candidate.split] + sum(wanted.values()) for candidate, wanted in self.wanted.items())
+        epochs = round(recipe.epochs * most / self.real)
+        return shorten(recipe, epochs).model_dump(mode="json") if epochs > recipe.epochs else None
+
+    def tasks(self, taken: Mapping[Candidate, Any]) -> list[Task]:
+        """A run for each candidate and control and each seed, seeds outermost."""
+        from augkit.lab.jobs import Task
+
+        controls = {CONTROL: self.question.recipe_of(None), LONGER: self.longer()}
+        recipes: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+            (name, recipe, {}) for name, recipe in controls.items() if recipe is not None
+        ]
+        for candidate, take in taken.items():
+            place = {"store": str(self.store(candidate.split))}
+            recipes.append((candidate.name, self.question.recipe_of(candidate, take), place))
+        return [
+            Task(
+                f"{name}-seed{seed}",
+                "augkit_diffusion.allocating:measure",
+                {"recipe": recipe | {"seed": seed, "test": False}},
+                {"folder": str(self.out / RUNS / f"{name}-seed{seed}"), **place},
+            )
+            for seed in self.question.seeds
+            for name, recipe, place in recipes
+        ]
+
+    def run(self, jobs: int, on: str, retry: bool = False) -> Choice:
+        """Make and train what is missing, and choose.
+
+        Raises:
+            AugkitError: the folder holds something else, or every run of the control or of the candidates failed.
+        """
+        from augkit.lab import jobs as spread
+
+        check_folder(self.out)
+        self.try_out()
+        settings = self._settings()
+        self._same(settings)
+        self.say(self.words())
+        with files.claim(self.out):
+            files.write_json(self.out / SETTINGS, settings)
+            self.make(jobs, on)
+            taken = self.taken()
+            tasks = self.tasks(taken)
+            there = spread.recorded(tasks, self.out / DONE)
+            teller = _Teller(len(tasks), len(there) - (sum(one.failed for one in there) if retry else 0), self.say)
+            done = spread.map(
+                tasks, on, jobs, record=self.out / DONE, logs=self.out / LOGS, retry=retry, done=teller.done
+            )
+            return self._choice(taken, {result.name: result for result in done})
+
+    def words(self) -> str:
+        """What there is to do."""
+        question = self.question
+        controls = 1 + (self.longer() is not None)
+        runs = (len(self.wanted) + controls) * len(question.seeds)
+        images = [sum(self.greediest(split).values()) for split in self.splits]
+        shape = f"{len(self.splits)} splits x {len(question.ratios)} ratios x {len(question.weights)} weights"
+        seeds = f"{len(question.seeds)} seed{'s' * (len(question.seeds) > 1)}"
+        stores = f"{len(images)} store{'s' * (len(images) > 1)} of {' and '.join(map(str, images))} synthetic images"
+        return (
+            f"{runs} runs, {seeds} each of {len(self.wanted)} candidates ({shape}) and {controls} without synthetic"
+            f" images; {stores}. What is there already is not made again"
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """What makes it this choice; splits, ratios, weights and seeds may be others in another call."""
+        question, order = self.question, self.question.order
+        told = {
+            "recipe": question.recipe.model_dump(mode="json"),
+            "sources": dict(question.sources),
+            "source": {"name": order.source, "options": order.options, "seed": order.seed},
+            "data": data_facts(self.data),
+        }
+        return json.loads(json.dumps(told))  # type: ignore[no-any-return]
+
+    def _same(self, here: Mapping[str, Any]) -> None:
+        if not (self.out / SETTINGS).exists():
+            return
+        there = json.loads((self.out / SETTINGS).read_text(encoding="utf-8"))
+        differing = [name for name in here if there.get(name) != here[name]]
+        if differing:
+            raise StateError(
+                f"this choice was begun with another {' and '.join(differing)}; give the command that began it (splits,"
+                " ratios, weights and seeds may differ) or choose another folder with --out",
+                file=self.out,
+            )
+
+    def _choice(self, taken: Mapping[Candidate, Any], done: Mapping[str, Result]) -> Choice:
+        """What the finished runs say."""
+
+        def scores(name: str) -> dict[int, float]:
+            found = {seed: done.get(f"{name}-seed{seed}") for seed in self.question.seeds}
+            return {
+                seed: 100 * one.value["balanced"] for seed, one in found.items() if one is not None and not one.failed
+            }
+
+        rows = [
+            {**candidate._asdict(), "images": _sum(take), "take": take, "store": f"{STORES}/split-{candidate.split:g}"}
+            for candidate, take in taken.items()
+        ]
+        by_row = [scores(candidate.name) for candidate in taken]
+        longer, val = self.longer(), self.data.val
+        assert val is not None
+        told = {
+            "recipe": self.question.recipe.name,
+            "real_images": self.real,
+            "validation_images": len(val),
+            "seeds": list(self.question.seeds),
+            "failed": {name: result.reason for name, result in done.items() if result.failed},
+        }
+        controls = {CONTROL: (self.question.recipe.epochs, scores(CONTROL))}
+        if longer is not None:
+            controls[LONGER] = longer["epochs"], scores(LONGER)
+        return Choice(told, rows, by_row, controls)
+
+
+class _Teller:
+    """Says after each run how long the rest may take."""
+
+    def __init__(self, total: int, there: int, say: Callable[[str], None]) -> None:
+        self.total, self.before, self.count, self.say, self.begin = total, there, there, say, time.monotonic()
+
+    def done(self, result: Result) -> None:
+        """A run is finished."""
+        self.count += 1
+        what = f"failed: {result.reason}" if result.failed else f"val {100 * result.value['balanced']:.1f} %"
+        left = self.total - self.count
+        minutes = (time.monotonic() - self.begin) / (self.count - self.before) * left / 60
+        rest = f"; {left} left, about {max(1, round(minutes))} min" if left > 0 else ""
+        self.say(f"{self.count}/{self.total}  {result.name}  {what}, {result.seconds / 60:.1f} min{rest}")
+
+
+def measure(recipe: Mapping[str, Any], folder: str, store: str | None = None) -> dict[str, Any]:
+    """Train, or go on with a training, and measure it on the validation images; a task, see `augkit.lab.jobs`.
+
+    Returns:
+        `balanced`: the mean accuracy over classes, 0..1.
+    """
+    from augkit.lab.run import train
+    from augkit_diffusion.choosing import balanced
+
+    place = Path(folder)
+    if store is not None:
+        recipe = {**recipe, "sources": {**recipe["sources"], "folder": store}}
+    train(recipe, (), place, resume=bool(files.contents(place)))
+    return {"balanced": balanced(place / files.PER_CLASS)}
+
+
+def check_validation(data: Data) -> None:
+    """Raise unless every class has validation images.
+
+    Raises:
+        DocumentError: nothing, or too little, is held out.
+    """
+    advice = "say data.validation_per_class, such as --set data.validation_per_class=20"
+    if data.val is None:
+        raise DocumentError(f"validation images choose, and none are held out: {advice}", path="data")
+    seen = data.val.labels.cpu().bincount(minlength=data.num_classes)
+    if int(seen.min()) == 0:
+        name = data.class_names[int(seen.argmin())]
+        raise DocumentError(
+            f'class "{name}" has no validation image, so that none chooses for it: {advice}', path="data"
+        )
+
+
+def check_folder(out: Path) -> None:
+    """Raise unless a choice may be written or gone on with there; nothing is written."""
+    if out.exists() and not out.is_dir():
+        raise DataError("the place of the choice is taken by a file; choose another with --out", file=out)
+    if files.contents(out) and not (out / SETTINGS).exists():
+        raise DataError("this folder holds something else; choose another with --out", file=out)
+
+
+def splits_for(source: Any, name: str, asked: Sequence[float] | None) -> list[float]:
+    """The splits that are tried.
+
+    Raises:
+        AugkitError: the source learns from no real image, so that setting some apart would only lose them.
+    """
+    if getattr(source, "from_real", True):
+        return list(asked if asked is not None else SPLITS)
+    if asked is not None and any(asked):
+        raise AugkitError(
+            f'source "{name}" learns from no real image, so none need be set apart for it: say --splits 0'
+        )
+    return [0.0]
+
+
+def _sum(take: Mapping[str, Any]) -> int:
+    return sum(_sum(one) if isinstance(one, Mapping) else int(one) for one in take.values())
+
+
+def _plain(text: str) -> str:
+    """An expression as a part of a file's name: `1 / class_count` as `1-class_count-1f2e3d`."""
+    short = "-".join(re.findall(r"[A-Za-z0-9_.]+", text))[:40]
+    return short if short == text else f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
