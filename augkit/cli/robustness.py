@@ -1,0 +1,67 @@
+"""Robustness to corruptions from the command line."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augkit.cli.output import fail, show_json, show_rows
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb of this module."""
+    app.command()(robustness)
+
+
+def robustness(
+    run: Annotated[list[Path], typer.Argument(help="Folders of finished runs, or folders that hold some.")],
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="A reference to normalise by; repeat it for one run of each seed."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for the tables of all runs together.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Ask finished runs about corrupted test images: the corruptions of ImageNet-C at five severities.
+
+    Each run's folder gets robustness.json and a picture. What stands there is not measured again, so the same command
+    goes on where a stopped one was. The test set is read; choose nothing by it.
+
+    \b
+        augkit robustness runs/demo/none-seed0
+        augkit robustness runs/demo --against runs/demo/none-seed0 --against runs/demo/none-seed1 --out runs/corrupted
+    """
+    from augkit.lab import robustness as lab
+    from augkit.lab import robustness_tables as tables
+    from augkit.lab.folder import write, write_json
+    from augkit.lab.progress import Display
+    from augkit.report.robustness import draw_robustness
+
+    folders, references = lab.find(run), lab.find(against or [])
+    everything = lab.find([*references, *folders])
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    try:
+        with Display() as display:
+            records = dict(zip(everything, lab.measure(everything, say=display.say), strict=True))
+    except KeyboardInterrupt:
+        fail(f"interrupted; the same command goes on: augkit {shlex.join(sys.argv[1:])}")
+        raise typer.Exit(130) from None
+    for folder, record in records.items():
+        draw_robustness(tables.tabulate([record]), folder / lab.PICTURE)
+    results = tables.tabulate([records[one] for one in everything], [records[one] for one in references])
+    if out is not None:
+        write_json(out / lab.RECORD, results)
+        write(out / "robustness.md", tables.markdown(results))
+        draw_robustness(results, out / lab.PICTURE)
+    if as_json:
+        show_json(results)
+        return
+    show_rows(tables.lines(results), as_json=False, spare=("seeds",))
+    print()
+    show_rows(tables.by_corruption(results), as_json=False)
+    print("", *tables.notes(results), *([out] if out is not None else everything), sep="\n")
