@@ -52,6 +52,12 @@ def augkit_samplers() -> Mapping[str, Callable[..., Any]]:
 
 
 @hookimpl
+def augkit_subsets() -> Mapping[str, Callable[..., Any]]:
+    subsets: Mapping[str, Callable[..., Any]] = importlib.import_module("augkit.lab.coresets").SUBSETS
+    return subsets
+
+
+@hookimpl
 def augkit_stages() -> Mapping[str, Callable[..., Any]]:
     stages: Mapping[str, Callable[..., Any]] = importlib.import_module("augkit.lab.stages").STAGES
     return stages

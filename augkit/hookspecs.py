@@ -55,6 +55,11 @@ def augkit_samplers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty
 
 
 @hookspec
+def augkit_subsets() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Choosers of a part of the training images by name, see `augkit.lab.coresets`."""
+
+
+@hookspec
 def augkit_stages() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Stages of a training by name, see `augkit.lab.stages`."""
 

@@ -32,6 +32,7 @@ KINDS = (
     "recipes",
     "losses",
     "samplers",
+    "subsets",
     "stages",
     "answers",
     "signals",

@@ -21,6 +21,8 @@ class Registry:
     recipes: Mapping[str, Path] = field(default_factory=dict)
     losses: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     samplers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    subsets: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    """Choosers of images, see `augkit/lab/coresets.py`."""
     stages: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """What losses, samplers and stages are called with stands in `augkit/lab/losses.py`, `samplers.py`, `stages.py`."""
     answers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)

@@ -29,7 +29,8 @@ def test_builtins_come_through_the_hooks() -> None:
     own = load_registry(plugins=False)
     assert own.broken == ()
     assert all(origin.startswith("augkit ") for origin in own.origins.values())
-    for kind in ("operators", "palettes", "strategies", "recipes", "losses", "samplers", "stages", "answers"):
+    kinds = ("operators", "palettes", "strategies", "recipes", "losses", "samplers", "subsets", "stages", "answers")
+    for kind in kinds:
         found = getattr(own, kind)
         assert found, kind
         assert {name for k, name in own.origins if k == kind} == set(found)
@@ -73,6 +74,10 @@ def test_a_module_brings_every_kind(install: Install, tmp_path: Path) -> None:
             return {{"rarest": lambda class_counts: 1 / class_counts}}
 
         @augkit.hookimpl
+        def augkit_subsets():
+            return {{"first": lambda labels, budgets: (labels.argsort(), labels * 0 + 1)}}
+
+        @augkit.hookimpl
         def augkit_stages():
             return {{"finetune_stem": lambda model: model.conv1}}
 
@@ -92,7 +97,8 @@ def test_a_module_brings_every_kind(install: Install, tmp_path: Path) -> None:
     )
     found = load_registry()
     assert found.broken == ()
-    expected = ("haze", "weather", "dusk", "night", "hinge", "rarest", "finetune_stem", "generous", "margin", "drawn")
+    expected = ("haze", "weather", "dusk", "night", "hinge", "rarest", "first", "finetune_stem", "generous", "margin")
+    expected += ("drawn",)
     for kind, name in zip(KINDS, expected, strict=True):
         assert name in getattr(found, kind)
         assert found.origins[kind, name] == "augkit-fog 2.3"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from augkit.engine.output import Output
 from augkit.engine.program import Sizes, bind
 from augkit.errors import DocumentError
+from augkit.lab.coreset_epochs import MET, places
 from augkit.lab.course import counts_of
 from augkit.lab.data import NO_GROUPS, Data, Split
 from augkit.lab.recipe import Recipe
@@ -57,9 +58,11 @@ def strategy_of(recipe: Recipe, registry: Registry) -> Strategy:
     name, folder = recipe.policy.load, None
     if is_path(name):
         folder, name = Path(name).parent, Path(name).name
+    chooses = recipe.subset is not None and recipe.subset.of != "training"
+    gate = {"p": f"{MET}[index]"} if chooses else {}
     steps = {
         "before": list(recipe.base.before),
-        "policy": [{"use": {"name": name, "params": recipe.policy.params}}],
+        "policy": [{"use": {"name": name, "params": recipe.policy.params, **gate}}],
         "after": list(recipe.base.after),
     }
     last = policy.view_names or kinds(policy.pipeline) & {"branches", "mixing"}
@@ -70,6 +73,8 @@ def strategy_of(recipe: Recipe, registry: Registry) -> Strategy:
         "image": policy.image.model_dump(),  # the policy's pixels stay as its document wants them
         "pipeline": [step for part in order for step in steps[part]],
     }
+    if chooses:
+        document["state"] = {MET: {"axes": ["samples"], "init": 0, "clamp": [0, 1]}}  # `coreset_epochs` says which
     try:
         strategy = load_strategy(document, registry, folder=folder)
     except DocumentError as error:
@@ -129,7 +134,7 @@ def build_policy(recipe: Recipe, data: Data, registry: Registry, device: torch.d
         class_counts=counts_of(recipe, data),
         class_names=data.class_names,
         groups=data.group_names if data.train.groups is not None else None,
-        num_samples=len(data.train),
+        num_samples=places(recipe, len(data.train)),
         epochs=recipe.stage_epochs[0],
         seed=recipe.seed,
         device=device,

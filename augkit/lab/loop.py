@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.errors import AugkitError, DocumentError, InputError
-from augkit.lab import experts, fairness, models, named
+from augkit.lab import coreset_epochs, experts, fairness, models, named
 from augkit.lab.augmentation import Normalise, build_policy, probe_pool
 from augkit.lab.course import Stage, plan
 from augkit.lab.data import Data
@@ -55,7 +55,8 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
             path="test",
         )
     normalise = Normalise(recipe.data.mean, recipe.data.std).to(device)
-    run = Training(recipe, data, device, model, policy, stages, normalise, _judge(recipe, registry))
+    chooser = coreset_epochs.prepare(recipe, len(data.train), registry, device)
+    run = Training(recipe, data, device, model, policy, stages, normalise, _judge(recipe, registry), chooser)
     _try(run)
     if "model" in policy.needs:
         policy.attach_model(model, probe_pool(data.train, recipe.seed), run.layout, autocast=run.autocast)
@@ -139,11 +140,12 @@ def _try(run: Training) -> None:
         )
 
 
-def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None) -> Record:
+def train_epoch(run: Training, on_step: Callable[[int, int, str], None] | None = None) -> Record:
     """One epoch, validation included; appends its record and returns it.
 
     `seconds` is the training part as a whole, `seconds_input` what loading, augmentation, normalisation, counting and
     update rules took of it (on the CPU, where a clock can tell; None on a GPU, which works on while the host draws).
+    `on_step` is told how many of how many batches are done, and of what: "epoch", or "choosing" before it.
 
     Raises:
         AugkitError: the loss is no longer finite.
@@ -157,17 +159,19 @@ def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None
     run.part.train()
     run.schedule.step(epoch - run.stage.begin)
     total, seconds_input, begin = torch.zeros((), device=run.device), 0.0, time.perf_counter()
-    chosen = run.stage.batches(epoch)
-    positions = [part.to(run.device) for part in chosen]
+    choice = None if run.chosen is None else coreset_epochs.choose(run, on_step)
+    order = coreset_epochs.batches(run)
+    places = [part.to(run.device) for part in order]
+    positions = [place % len(split) for place in places]
     batches = split.batches(positions)
-    for step, where in enumerate(positions):
+    for step, (place, where) in enumerate(zip(places, positions, strict=True)):
         tick = time.perf_counter()
-        inputs, targets = policy(next(batches), split.labels[where], **split.companions(where))
+        inputs, targets = policy(next(batches), split.labels[where], **(split.companions(where) | {"index": place}))
         inputs = run.layout(inputs)
         seconds_input += time.perf_counter() - tick
 
         run.optimizer.zero_grad(set_to_none=True)  # before a CUDA graph may write where the last gradients were
-        logits, loss = run.answer(inputs, targets, where)
+        logits, loss = run.answer(inputs, targets, where, coreset_epochs.weights(run, place))
         run.step(loss)
 
         tick = time.perf_counter()
@@ -175,11 +179,13 @@ def train_epoch(run: Training, on_step: Callable[[int, int], None] | None = None
         total += loss.detach() * len(where)  # summed on the device: a step waits for nothing
         seconds_input += time.perf_counter() - tick
         if on_step is not None:
-            on_step(step + 1, len(positions))
+            on_step(step + 1, len(positions), "epoch")
     record: Record = {"epoch": epoch, "stage": run.stage.name, "lr": run.optimizer.param_groups[0]["lr"]}
     if run.data.synthetic.any():
-        record["synthetic"] = float(run.data.synthetic[torch.cat(chosen).numpy()].mean())
-    record["loss"] = float(total) / len(run.stage.rows)
+        record["synthetic"] = float(run.data.synthetic[torch.cat(order).numpy() % len(split)].mean())
+    if choice is not None:
+        record["subset"] = choice
+    record["loss"] = float(total) / sum(map(len, order))
     seconds = time.perf_counter() - begin
     if not math.isfinite(record["loss"]):
         raise AugkitError(f"the training loss is {record['loss']} after epoch {epoch}; try a lower optimizer.lr")

@@ -1,4 +1,4 @@
-"""Losses, samplers, stages and answers: functions by name, and how a recipe's options reach them.
+"""Losses, samplers, choosers, stages and answers: functions by name, and how a recipe's options reach them.
 
 Such a function takes what the lab knows (its facts) and what a recipe may set (its options) as keyword-only
 parameters: a fact by its name if it wants it, every other one is an option and has a default. Annotations of options
@@ -24,6 +24,7 @@ LOSS_FACTS = (
     *("epoch", "views", "experts", "groups", "features", "inputs"),
 )
 """Those of the first line hold for a whole stage."""
+SUBSET_FACTS = ("gradients", "losses", "seed")
 SAMPLER_FACTS = ("epoch", "epochs", "group_counts")
 STAGE_FACTS = ("embeddings", "group_names", "seed")
 ANSWER_FACTS = ("class_counts",)

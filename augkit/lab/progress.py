@@ -17,6 +17,8 @@ def describe(record: dict[str, Any], epochs: int) -> str:
     """'epoch 3/20  lr 0.1  loss 2.31  train 38.2 %  val 35.0 %  18.2 s (input 1.9 s)'."""
     parts = [f"epoch {record['epoch'] + 1}/{epochs}", f"lr {record['lr']:.3g}", f"loss {record['loss']:.4f}"]
     parts.append(f"train {record['train_accuracy']:.1%}")
+    if record.get("subset", {}).get("seconds"):
+        parts.append(f"chose {record['subset']['images']:,} in {record['subset']['seconds']:.1f} s")
     if "val" in record:
         parts.append(f"val {record['val']['all']:.1%}")
     of_input = f" (input {record['seconds_input']:.2f} s)" if record["seconds_input"] is not None else ""
@@ -74,10 +76,10 @@ class Reporter(Display):
             self.whole = self.bar.add_task(title, total=epochs, completed=done)
             self.part = self.bar.add_task("epoch", total=None)
 
-    def step(self, done: int, of: int) -> None:
-        """A batch is finished."""
+    def step(self, done: int, of: int, what: str = "epoch") -> None:
+        """A batch of something is finished."""
         if self.bar is not None:
-            self.bar.update(self.part, completed=done, total=of)
+            self.bar.update(self.part, completed=done, total=of, description=what)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """An epoch is finished and its checkpoint written."""

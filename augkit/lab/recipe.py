@@ -34,6 +34,7 @@ from augkit.lab.recipe_parts import (
     ScheduleRecipe,
     SourcesRecipe,
     StageRecipe,
+    SubsetRecipe,
 )
 from augkit.registry import Registry
 from augkit.strategy.document import is_path
@@ -56,7 +57,7 @@ LATER_EPOCHS = 10
 class Recipe(Part):
     """A whole training run. Everything that changes its result stands here."""
 
-    later = ("answer", "compile", "executor", "sources")
+    later = ("answer", "compile", "executor", "sources", "subset")
 
     augkit: Literal[1]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -68,6 +69,7 @@ class Recipe(Part):
     model: ModelRecipe = ModelRecipe()
     loss: LossRecipe = LossRecipe()
     sampler: SamplerRecipe = SamplerRecipe()
+    subset: SubsetRecipe | None = None
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     policy: PolicyRecipe = PolicyRecipe()
@@ -144,6 +146,8 @@ def _check_named(recipe: Recipe, registry: Registry, problems: Problems, given: 
         (("sampler",), recipe.sampler, registry.samplers, "sampler", named.SAMPLER_FACTS),
         (("answer",), recipe.answer, registry.answers, "answer", named.ANSWER_FACTS),
     ]
+    if recipe.subset is not None:
+        parts.append((("subset",), recipe.subset, registry.subsets, "chooser", named.SUBSET_FACTS))
     for number, stage in enumerate(recipe.stages):
         place: Place = ("stages", number)
         parts.append((place, stage, registry.stages, "stage", named.STAGE_FACTS))

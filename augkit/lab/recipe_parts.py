@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from augkit.lab.ratios import checked_ratio
+from augkit.lab.ratios import checked_ratio, checked_share
 
 Three = tuple[float, float, float]
 FLIPS = ("hflip", "vflip")
@@ -204,6 +204,19 @@ class SamplerRecipe(Named):
     """Which images an epoch takes; it is always as long as the data."""
 
     name: str = "uniform"
+
+
+class SubsetRecipe(Named):
+    """Images that a chooser takes again and again, by what the model then makes of them."""
+
+    share: Annotated[Any, AfterValidator(checked_share)]
+    """Of each class's images: a number in 0..1, or an expression of `class_count`, `epoch` and `epochs`."""
+    every: int = Field(1, ge=1)
+    """Epochs from one choice to the next."""
+    of: Literal["appended", "augmentation", "training"] = "appended"
+    """`appended`: every image comes without the policy, and those chosen once more with it, as the paper has it.
+    `augmentation`: every image comes once, those chosen with the policy. `training`: only those chosen come, with the
+    policy."""
 
 
 class AnswerRecipe(Named):

@@ -14,6 +14,7 @@ from augkit.binding import class_signals
 from augkit.errors import AugkitError
 from augkit.lab import experts, metrics, optimise
 from augkit.lab.augmentation import Normalise
+from augkit.lab.coreset_epochs import Chosen, weighed
 from augkit.lab.course import Stage
 from augkit.lab.data import Data, Split
 from augkit.lab.embeddings import Embeddings, embed, watched
@@ -39,6 +40,8 @@ class Training:
     normalise: Normalise
     judge: Callable[[Tensor], Answer]
     """What counts as a right answer of a model that was trained on so many images of each class, [C] float32."""
+    chosen: Chosen | None = None
+    """Which images the recipe's chooser took last."""
     records: list[Record] = field(default_factory=list)
     """One for each finished epoch."""
     number: int = -1
@@ -77,10 +80,13 @@ class Training:
         self.policy.memory.set_signals(class_signals(self.stage.class_counts))
         self.policy.answer = self.judge(self.stage.class_counts)
 
-    def answer(self, inputs: Tensor, targets: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(
+        self, inputs: Tensor, targets: Tensor, where: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The model's logits, [B, C] or [B, experts, C], and the loss of a batch, a single number.
 
         `where` are the images' positions in the training split; with V views inputs and targets are V times as many.
+        `weights` [B] say how much each image's gradient counts.
         """
         seen = {"inputs": inputs}
         with ExitStack() as context:
@@ -90,7 +96,7 @@ class Training:
             logits = experts.stacked(self.forward(inputs))
         if given:
             seen["features"] = given[0].float()
-        return logits, self.loss(logits, targets, where, **seen)
+        return logits, self.loss(weighed(logits, weights), targets, where, **seen)
 
     def loss(self, logits: Tensor, targets: Tensor, where: Tensor, **seen: Tensor) -> Tensor:
         """The stage's loss, told where it stands; of several experts the sum of each one's, unless it asks for all.
@@ -146,6 +152,7 @@ class Training:
             "policy": self.policy.state_dict(),
             "part": self._remembered(),
             "loss": loss.state_dict() if hasattr(loss, "state_dict") else {},
+            "chosen": None if self.chosen is None else self.chosen.state_dict(),
             "random": random,
             "records": self.records,
         }
@@ -167,6 +174,8 @@ class Training:
         self.policy.load_state_dict(state["policy"])
         if hasattr(self.stage.loss.function, "load_state_dict"):
             self.stage.loss.function.load_state_dict(state["loss"])
+        if self.chosen is not None:
+            self.chosen.load_state_dict(state["chosen"])
         self.records = list(state["records"])
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda":
