@@ -182,13 +182,13 @@ class _Weighed(torch.autograd.Function):
         return gradients[0] * weights.view(-1, *[1] * (gradients[0].ndim - 1)), None
 
 
-def weighed(logits: Tensor, weights: Tensor | None) -> Tensor:
-    """Logits [V * B, ...], of V views of each image, whose gradients are multiplied by the image's weight, [B].
+def weighed(logits: Tensor, weights: Tensor | None, copies: int) -> Tensor:
+    """Logits of so many copies of each image, one after another, with gradients multiplied by its weight, [B].
 
     So a weighted image counts as if it came so many times, whatever the loss divides by, as long as it is a sum over
     images of what it makes of each one's logits.
     """
     if weights is None:
         return logits
-    result: Tensor = _Weighed.apply(logits, weights.repeat(len(logits) // len(weights)))  # type: ignore[no-untyped-call]
+    result: Tensor = _Weighed.apply(logits, weights.repeat(max(1, copies)))  # type: ignore[no-untyped-call]
     return result

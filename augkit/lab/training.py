@@ -96,7 +96,7 @@ class Training:
             logits = experts.stacked(self.forward(inputs))
         if given:
             seen["features"] = given[0].float()
-        return logits, self.loss(weighed(logits, weights), targets, where, **seen)
+        return logits, self.loss(weighed(logits, weights, len(self.policy.views)), targets, where, **seen)
 
     def loss(self, logits: Tensor, targets: Tensor, where: Tensor, **seen: Tensor) -> Tensor:
         """The stage's loss, told where it stands; of several experts the sum of each one's, unless it asks for all.
