@@ -194,13 +194,18 @@ def notes(results: Results) -> list[str]:
         " epoch. The test set is read, and nothing is chosen by it."
         + (" Mean ± standard error over seeds." if seeds > 1 else ""),
         f"Corrupted: mean over {len(results['corruptions'])} corruptions at five severities; of the published 15"
-        f" {', '.join(results['missing'])} is missing. Strengths are those of ImageNet-C, made for 224 pixels; smaller"
-        " images lose more by them.",
+        f" {', '.join(results['missing'])} is missing. Strengths are those of ImageNet-C, made for 224 pixels: those"
+        " told in pixels, such as blurs, weigh more on smaller images.",
     ]
     if results["reference"] is not None:
         said.append(
             f"mCE and relative mCE are in % of those of {results['reference']} (Hendrycks and Dietterich, ICLR 2019,"
             " with another reference than AlexNet), differences those of the corrupted error, paired by seed."
+        )
+    if any(row.get("relative_mce", ...) is None for row in results["rows"]):
+        said.append(
+            "An undefined mean has a corruption by which the reference errs no more than on clean images (for mCE: not"
+            " at all), so that there is nothing to divide by."
         )
     count = results["differences_looked_at"]
     if count:

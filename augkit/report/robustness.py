@@ -35,12 +35,13 @@ def draw_robustness(results: Mapping[str, Any], path: Path) -> Path:
         errors = np.array([rows[number]["errors"][name] for name in names])
         shown = axes.imshow(errors, aspect="auto", cmap="magma_r", vmin=0, vmax=100)
         for (y, x), error in np.ndenumerate(errors):
-            axes.text(x, y, f"{error:.0f}", ha="center", va="center", fontsize=7, color="w" if error > 55 else "k")
+            axes.text(x, y, f"{error:.0f}", ha="center", va="center", fontsize=7, color="w" if error > 45 else "k")
         clean, mean = rows[number]["clean"]["mean"], rows[number]["mean_corruption_error"]["mean"]
         axes.set_title(f"{rows[number]['row']}\nclean {clean:.1f} %, corrupted {mean:.1f} %", fontsize=9)
         axes.set_xticks(range(len(severities)), [str(severity) for severity in severities], fontsize=8)
-        first = number % columns == 0
-        axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names] if first else [], fontsize=8)
+        axes.set_yticks([])
+        if number % columns == 0:
+            axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
     figure.supxlabel("severity", fontsize=9)
     if shown is not None:
         bar = figure.colorbar(shown, ax=grid, shrink=0.8, pad=0.02)
