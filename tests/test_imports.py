@@ -29,7 +29,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-HEAVY = ("kornia", "timm", "torchvision", "albumentations", "pandas", "matplotlib", "sklearn", "torchmetrics", "PIL")
+HEAVY = ("kornia", "timm", "torchvision", "albumentations", "pandas", "matplotlib", "sklearn", "PIL")
 
 
 def imported(path: Path) -> Iterator[str]:

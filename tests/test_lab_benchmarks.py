@@ -15,7 +15,7 @@ BARE = """
 import sys
 from importlib.machinery import PathFinder
 
-absent = {"typer", "rich", "albumentations", "cv2", "sklearn", "pandas"}  # torchmetrics takes matplotlib if installed
+absent = {"typer", "rich", "albumentations", "cv2", "sklearn", "pandas", "matplotlib"}
 find = PathFinder.find_spec
 PathFinder.find_spec = staticmethod(lambda name, *given: None if name.split(".")[0] in absent else find(name, *given))
 sys.path.insert(0, "benchmarks")

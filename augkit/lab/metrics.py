@@ -10,11 +10,6 @@ from torch import Tensor, nn
 
 from augkit.lab.data import Split
 from augkit.lab.experts import joint
-from augkit.torchvision_compat import ensure_torchvision
-
-ensure_torchvision()
-
-from torchmetrics.classification import MulticlassStatScores  # noqa: E402  it imports torchvision
 
 GROUPS = ("many", "medium", "few")
 MANY, FEW = 100, 20
@@ -70,15 +65,12 @@ def evaluate(
     was_training = model.training
     model.eval()
     device = split.labels.device
-    answers = MulticlassStatScores(num_classes, average=None).to(device)
     positions = list(torch.split(torch.arange(len(split), device=device), batch_size))
     gathered = []
-    for where, images in zip(positions, split.batches(positions), strict=True):
+    for images in split.batches(positions):
         with context:
             gathered.append(joint(model(prepare(images))).float())
-        answers.update(gathered[-1], split.labels[where])
     model.train(was_training)
-    counts = answers.compute().to(
-        "cpu", torch.int64
-    )  # columns: true and false positives, true and false negatives, support
-    return Scores(counts[:, 0], counts[:, 4]), torch.cat(gathered)
+    logits, labels = torch.cat(gathered), split.labels.cpu()
+    right = labels[logits.argmax(1).cpu() == labels]
+    return Scores(*(torch.bincount(those, minlength=num_classes) for those in (right, labels))), logits

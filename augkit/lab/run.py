@@ -32,7 +32,7 @@ from augkit.plugins import registry as default_registry
 from augkit.registry import Registry
 from augkit.strategy.model import Strategy
 
-PACKAGES = ("augkit", "torch", "kornia", "timm", "torchvision", "torchmetrics", "numpy", "pillow", "pydantic")
+PACKAGES = ("augkit", "torch", "kornia", "timm", "torchvision", "numpy", "pillow", "pydantic")
 
 
 def train(
