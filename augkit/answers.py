@@ -39,6 +39,22 @@ def right_answers(output: Any, targets: Tensor) -> Tensor:
 ANSWERS: Mapping[str, Callable[..., Tensor]] = {"top1": right_answers}
 
 
+def count(policy: Policy, kept: Tensor | None = None) -> None:
+    """Count the last plan as what happens to its images; with `kept` [P, B], rows of the V * B results, of its views
+    only those. They are then what `observe` is shown answers to, the whole first view first."""
+    plan = policy.last_plan
+    if plan is None:
+        raise InputError("there was no batch yet whose operators could be counted")
+    times = None
+    if kept is not None:
+        times = torch.zeros(len(plan.views) * len(plan), device=kept.device)
+        times = times.scatter_add(0, kept.flatten(), torch.ones_like(kept.flatten(), dtype=times.dtype))
+        times = times.view(len(plan.views), len(plan)).to(policy.device)
+    classes = plan.targets if policy.num_classes else torch.zeros_like(plan.targets)
+    policy.statistics.count_plan(plan, classes, times)
+    policy.kept = None if kept is None else kept.to(policy.device)
+
+
 def observed(policy: Policy, logits: Any, targets: Tensor | None, split: str) -> tuple[Tensor, Tensor]:
     """Answers [B, C] and targets [B] int64 that count, on the policy's device; see `Policy.observe`."""
     logits = check_logits(logits, policy.num_classes, split)
@@ -48,13 +64,14 @@ def observed(policy: Policy, logits: Any, targets: Tensor | None, split: str) ->
         if policy.last_plan is None:
             raise InputError("observe(logits) was called before any batch was augmented; pass targets=")
         targets = policy.last_plan.targets.repeat(max(1, len(policy.views)))
+        targets = targets if policy.kept is None else targets[policy.kept.flatten()]
     check_targets(targets, policy.num_classes)
     if len(targets) != len(logits):
         raise InputError(
             f"observe got {len(logits)} answers for {len(targets)} targets; pass the targets of this very batch"
         )
     if split == "train" and policy.views:
-        first = len(targets) // len(policy.views)
+        first = len(targets) // len(policy.views if policy.kept is None else policy.kept)
         logits, targets = logits[:first], targets[:first]
     # the policy may work on the host while the model is elsewhere: counts stay where the policy is
     return logits.detach().to(policy.device), targets.long().to(policy.device)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augkit.answers import ask_model, attach, judged, levels_of, observed, refuse_unwatched, right_answers
+from augkit.answers import ask_model, attach, count, judged, levels_of, observed, refuse_unwatched, right_answers
 from augkit.binding import Counts, Facts, check_cost, draws_partners
 from augkit.checks import check_batch, check_images, check_plan, device_of
 from augkit.engine.batched import mix_targets
@@ -42,7 +42,8 @@ class Policy:
     under way), `num_classes`, `statistics` (of the epoch under way), `history` (a dict for each ended epoch: its
     counts, and the state by class that its images were drawn with), `pool`, `out`, `last_plan`, `executor`,
     `last_executor` (which ran the last batch), `probe_images` and `probe_seconds` (of the last probes), `warnings`.
-    `enabled = False` passes images through; `mixing = False` leaves out the mixing steps while targets stay dense.
+    `enabled = False` passes images through; `mixing = False` leaves out the mixing steps while targets stay dense;
+    `counting = False` leaves it to the loop to say what of a batch is counted, with `augkit.answers.count`.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class Policy:
         self.pool: Pool | None = None
         if draws_partners(strategy):
             self.attach_pool(Pool(self.num_classes or 1))
-        self.enabled = self.mixing = True
+        self.enabled = self.mixing = self.counting = True
         self.epoch = self.step = self.batch = 0
         self.began = False
         self.history: list[dict[str, Any]] = []
         self.warnings: list[str] = []
         self.last_plan: Plan | None = None
+        self.last_keys: Tensor | None = None
+        self.kept: Tensor | None = None
         self._bank, self.occurrences = Bank(), Occurrences(facts.num_samples or 0)
         self._settled = device is not None
         self.device = torch.device("cpu")
@@ -273,16 +276,15 @@ class Policy:
         key = key_of(self.seed, self.epoch, "image")
         keys = image_keys(key, len(targets), indices.get("index"), self.occurrences, self.batch, self.device)
         self._bank.begin(keys)
-        root = self.program.root
-        environment = self.memory.environment(root, "draw", self.epoch)
-        environment = environment.for_batch(keys, self._bank, indices)
-        plan = draw(self.program, self.memory.values, environment, self.pool, mixing=self.mixing and self.enabled)
+        env = self.memory.environment(self.program.root, "draw", self.epoch).for_batch(keys, self._bank, indices)
+        plan = draw(self.program, self.memory.values, env, self.pool, mixing=self.mixing and self.enabled)
         if not self.enabled:
             plan = plan.without_operators()
-        self.statistics.count_plan(plan, plan.targets if self.num_classes else torch.zeros_like(plan.targets))
         self.batch += 1
         self.step += 1
-        self.last_plan = plan
+        self.last_plan, self.last_keys, self.kept = plan, keys, None
+        if self.counting:
+            count(self)
         return plan
 
     def apply(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,8 @@ def measure(folder: Path, registry: Registry) -> dict[str, dict[str, float] | No
     `operators`, how many met an image, and `strength`, the mean 0..1 of those that have one (None if none has), are
     what was counted over the whole training. `changed`, the share of pixels that differ from what the base alone
     gives, is measured on a small sample with plans drawn at five moments of the training, with what the policy had
-    learned at its end. A group without a class is None.
+    learned at its end. A group without a class is None. Beside a loss that chooses among views the counts are of what
+    was trained on, and `changed` takes the first view for half and every other one for as likely as any.
     """
     path = folder / INTENSITY
     if not path.exists():
@@ -43,12 +44,13 @@ def measure(folder: Path, registry: Registry) -> dict[str, dict[str, float] | No
         data = lab_data.load(recipe.data, sources=recipe.sources)
         policy = build_policy(recipe, data, registry, torch.device("cpu"))
         policy.load_state_dict((files.load_checkpoint(folder, "policy") or {})["policy"])
-        files.write_json(path, _by_group(policy, data, recipe.stage_epochs[0]))
+        chooses = hasattr(registry.losses[(recipe.stages[0].loss or recipe.loss).name], "choose")
+        files.write_json(path, _by_group(policy, data, recipe.stage_epochs[0], chooses))
     found: dict[str, dict[str, float] | None] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
-def _by_group(policy: Policy, data: Data, epochs: int) -> dict[str, Any]:
+def _by_group(policy: Policy, data: Data, epochs: int, chooses: bool) -> dict[str, Any]:
     own = own_operators(policy)
     used, strength = (
         sum(
@@ -59,7 +61,7 @@ def _by_group(policy: Policy, data: Data, epochs: int) -> dict[str, Any]:
     seen = sum((epoch["seen"].double() for epoch in policy.history), torch.zeros(data.num_classes).double())
     where = sample(data)
     changed, graded = torch.zeros(len(where)), strength.sum(0) > 0
-    for plan, share in _replayed(policy, data, where, epochs, own):
+    for plan, share in _replayed(policy, data, where, epochs, own, chooses):
         changed += share / len(MOMENTS)
         graded |= _graded(plan, own)
     groups = np.array(group_of(data.real_counts))
@@ -91,7 +93,9 @@ def sample(data: Data) -> Tensor:
     return torch.from_numpy(np.sort(order[:enough])).to(data.train.labels.device)
 
 
-def _replayed(policy: Policy, data: Data, where: Tensor, epochs: int, own: list[int]) -> Iterator[tuple[Plan, Tensor]]:
+def _replayed(
+    policy: Policy, data: Data, where: Tensor, epochs: int, own: list[int], chooses: bool
+) -> Iterator[tuple[Plan, Tensor]]:
     """The plan of each moment, and the share of changed pixels of each image, [N] float32."""
     policy.out = None  # bytes can be compared
     images, labels = next(data.train.batches([where])), data.train.labels[where]
@@ -104,8 +108,8 @@ def _replayed(policy: Policy, data: Data, where: Tensor, epochs: int, own: list[
         plan = policy.plan(labels, **data.train.companions(where), images=images)
         base = replace(plan, choice=torch.where(mine[plan.choice], -1, plan.choice), branches=None, views=(), mixes=())
         after, before = policy.apply(images, plan)[0], policy.apply(images, base)[0]
-        differs = (after.unflatten(0, (-1, len(images))) != before).any(2)
-        yield plan, differs.float().mean((0, 2, 3))
+        by_view = (after.unflatten(0, (-1, len(images))) != before).any(2).float().mean((2, 3))
+        yield plan, (by_view[0] + by_view[1:].mean(0)) / 2 if chooses else by_view.mean(0)
 
 
 def _graded(plan: Plan, own: list[int]) -> Tensor:

@@ -20,6 +20,7 @@ from augkit.lab.losses import made_for_cosines
 from augkit.lab.recipe import Recipe
 from augkit.lab.recipe_parts import LossRecipe
 from augkit.lab.training import Record, Training
+from augkit.lab.view_choice import ChoosesViews
 from augkit.learning.probes import Answer
 from augkit.policy import Policy
 from augkit.registry import Registry
@@ -72,10 +73,12 @@ def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: LossRec
         which = f'"{first.name}" is made for a last layer of cosines and "{name}" is not'
         which = which if cosines[0] else f'"{name}" is made for a last layer of cosines and "{first.name}" is not'
         raise DocumentError(f"{which}: a model has one last layer for all stages, take another loss", path=path)
-    if "views" in stage.loss.wanted and len(policy.views) < 2:
+    chooses = isinstance(stage.loss.function, ChoosesViews)
+    if (chooses or "views" in stage.loss.wanted) and len(policy.views) < 2:
+        does, such = ("chooses among", "invariance_proposals") if chooses else ("compares", "augmix")
         raise DocumentError(
-            f'"{name}" compares views of an image, and "{recipe.policy_name}" makes none: take a policy'
-            " with views, such as augmix, or another loss",
+            f'"{name}" {does} views of an image, and "{recipe.policy_name}" makes none: take a policy'
+            f" with views, such as {such}, or another loss",
             path=path,
         )
     made = len(policy.views)
@@ -185,6 +188,7 @@ def train_epoch(run: Training, on_step: Callable[[int, int, str], None] | None =
         record["synthetic"] = float(run.data.synthetic[torch.cat(order).numpy() % len(split)].mean())
     if choice is not None:
         record["subset"] = choice
+    record |= run.told()
     record["loss"] = float(total) / sum(map(len, order))
     seconds = time.perf_counter() - begin
     if not math.isfinite(record["loss"]):

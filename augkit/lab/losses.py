@@ -19,7 +19,8 @@ its `__init__` has keyword-only parameters for. The instance is called as a func
 `state_dict()` and `load_state_dict(state)` put what it remembers into checkpoints. If it is a torch module, its weights
 learn along with the stage's part, at the stage's rate and weight decay; what it draws depends on the recipe's seed. A
 loss with `wants_labels = True` is refused beside a policy that mixes images, whose targets are dense. One with
-`wants_views = 3` is refused beside policies with another number of views.
+`wants_views = 3` is refused beside policies with another number of views, and one with a method `choose` looks at all
+views before some of them are trained on, see `augkit.lab.view_choice`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from augkit.lab.group_dro import GroupDRO
+from augkit.lab.invariance import InvarianceConstrained
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -201,3 +203,4 @@ LOSSES: dict[str, Callable[..., Any]] = {
     )
 }
 LOSSES["group_dro"] = GroupDRO
+LOSSES["invariance"] = InvarianceConstrained

@@ -265,13 +265,16 @@ def finish(run: Training, folder: Path) -> None:
 
 
 def operator_use(run: Training) -> dict[str, Any]:
-    """How many of each class's images met each of the policy's operators, epoch by epoch."""
+    """How many of each class's images met each of the policy's operators, epoch by epoch, and the sum of the strengths
+    over all epochs. Of views that a loss chooses among, those that were trained on count."""
     columns = own_operators(run.policy)
     choices, history = run.policy.program.choices, run.policy.history
+    strength = sum((torch.as_tensor(epoch["strength_used"])[:, columns].double() for epoch in history), torch.zeros(()))
     return {
         "operators": [choices[column].operator.name for column in columns],
         "used": [torch.as_tensor(epoch["used"])[:, columns].long().tolist() for epoch in history],
         "seen": [torch.as_tensor(epoch["seen"]).long().tolist() for epoch in history],
+        "strength_used": (strength * 1e4).round().div(1e4).tolist(),
     }
 
 
@@ -306,6 +309,7 @@ def summarise(run: Training, scores: Scores, by_group: Mapping[str, Any] | None)
         "stages": stages,
         "val": last.get("val"),
         "train": {"loss": last["loss"], "accuracy": last["train_accuracy"]},
+        **({"passes": last["passes"]} if "passes" in last else {}),
         "seconds_per_epoch": seconds,
         "seconds_input_per_epoch": spent,
         "recipe_sha256": run.recipe.hash,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augkit.answers import count
 from augkit.binding import class_signals
 from augkit.errors import AugkitError
 from augkit.lab import experts, metrics, optimise
@@ -21,6 +22,7 @@ from augkit.lab.embeddings import Embeddings, embed, watched
 from augkit.lab.heads import linear_layer
 from augkit.lab.recipe import Recipe
 from augkit.lab.stages import Projected
+from augkit.lab.view_choice import ChoosesViews, Tells, statistics_kept
 from augkit.learning.probes import Answer
 from augkit.policy import Policy
 
@@ -77,6 +79,7 @@ class Training:
             self.optimizer.add_param_group({"params": own, "weight_decay": self.stage.recipe.optimizer.weight_decay})
         self.schedule = optimise.schedule(self.stage.recipe, self.optimizer)
         self.policy.mixing = self.stage.mixing
+        self.policy.counting = not isinstance(loss, ChoosesViews)
         self.policy.memory.set_signals(class_signals(self.stage.class_counts))
         self.policy.answer = self.judge(self.stage.class_counts)
 
@@ -88,15 +91,35 @@ class Training:
         `where` are the images' positions in the training split; with V views inputs and targets are V times as many.
         `weights` [B] say how much each image's gradient counts.
         """
+        parts, copies, whole = [inputs], len(self.policy.views), len(where) == self.recipe.batch_size
+        kept = self.views_kept(inputs, targets)
+        if kept is not None:
+            parts, targets = [self.layout(inputs[rows]) for rows in kept], targets[kept.flatten()]
+            inputs, copies = torch.cat(parts), len(kept)
         seen = {"inputs": inputs}
         with ExitStack() as context:
             context.enter_context(self.autocast())
             looked = "features" in self.stage.loss.wanted
             given = context.enter_context(watched(self.stage.facts["head"])) if looked else []
-            logits = experts.stacked(self.forward(inputs))
+            answers = [experts.stacked(self.forward(part, whole=whole)) for part in parts]
+        logits = answers[0] if kept is None else torch.cat(answers)
         if given:
-            seen["features"] = given[0].float()
-        return logits, self.loss(weighed(logits, weights, len(self.policy.views)), targets, where, **seen)
+            seen["features"] = (given[0] if kept is None else torch.cat(given)).float()
+        return logits, self.loss(weighed(logits, weights, copies), targets, where, **seen)
+
+    def views_kept(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
+        """[P, B] rows of the inputs that are trained on, if the stage's loss chooses; the policy counts those alone."""
+        loss, keys = self.stage.loss.function, self.policy.last_keys
+        if not isinstance(loss, ChoosesViews) or keys is None:
+            return None
+
+        def ask(images: Tensor) -> Tensor:
+            with torch.no_grad(), self.autocast(), statistics_kept(self.model):
+                return experts.joint(self.model(images)).float()
+
+        kept = loss.choose(ask, inputs, targets, keys)
+        count(self.policy, kept)
+        return kept
 
     def loss(self, logits: Tensor, targets: Tensor, where: Tensor, **seen: Tensor) -> Tensor:
         """The stage's loss, told where it stands; of several experts the sum of each one's, unless it asks for all.
@@ -107,13 +130,14 @@ class Training:
             where: as in `answer`.
             seen: what the loss may know of this batch beside these, `inputs` and `features`.
         """
-        stage, logits, groups = self.stage, logits.float(), self.data.train.groups
+        stage, logits, groups, kept = self.stage, logits.float(), self.data.train.groups, self.policy.kept
+        own = None if groups is None else groups[where].repeat(max(1, len(self.policy.views)))
         facts: dict[str, Any] = {
             **stage.facts,
             **seen,
             "epoch": self.epoch - stage.begin,
             "views": len(self.policy.views),
-            "groups": None if groups is None else groups[where].repeat(max(1, len(self.policy.views))),
+            "groups": own if own is None or kept is None else own[kept.flatten()],
         }
         if "experts" in stage.loss.wanted:
             all_of_them = logits if logits.ndim == 3 else logits[:, None]
@@ -130,6 +154,14 @@ class Training:
         if isinstance(part, Projected):
             with torch.no_grad():
                 part.project()
+
+    def told(self) -> Record:
+        """What the stage's loss has to tell of the epoch that ends, for its record."""
+        loss = self.stage.loss.function
+        record: Record = {"constraint": dict(loss.tell())} if isinstance(loss, Tells) else {}
+        if isinstance(loss, ChoosesViews):
+            record["passes"] = dict(loss.passes(len(self.policy.views)))
+        return record
 
     @property
     def epoch(self) -> int:
@@ -181,13 +213,14 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
-    def forward(self, inputs: Tensor) -> Any:
-        """The model's output in training. A smaller last batch goes uncompiled: its size would be compiled for itself.
+    def forward(self, inputs: Tensor, *, whole: bool) -> Any:
+        """The model's output in training. A last batch that is not `whole` goes uncompiled: its size would be compiled
+        for itself.
 
         Raises:
             AugkitError: the model cannot be compiled.
         """
-        if self.compiled is None or len(inputs) < self.recipe.batch_size * max(1, len(self.policy.views)):
+        if self.compiled is None or not whole:
             return self.model(inputs)
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,21 +53,30 @@ class Statistics:
         self.sums = {name: value.to(device) for name, value in self.sums.items()}
 
     @torch.no_grad()
-    def count_plan(self, plan: Plan, classes: Tensor) -> None:
-        """Count which operators a plan applies, and how strongly, branches and views included: `classes` [B] int64."""
-        self.drawn += 1
-        for part, rows in plan.parts():
-            self._count(part, classes if rows == 1 else classes.repeat_interleave(rows))
+    def count_plan(self, plan: Plan, classes: Tensor, times: Tensor | None = None) -> None:
+        """Count which operators a plan applies, and how strongly, branches and views included: `classes` [B] int64.
 
-    def _count(self, plan: Plan, classes: Tensor) -> None:
+        `times` [V, B] is how often each image's views count, once each unless it is said.
+        """
+        self.drawn += 1
+        for part, rows in replace(plan, views=()).parts():
+            self._count(part, classes, rows)
+        for number, (_, view) in enumerate(plan.views):
+            for part, rows in view.parts():
+                self._count(part, classes, rows, None if times is None else times[number])
+
+    def _count(self, plan: Plan, classes: Tensor, rows: int, times: Tensor | None = None) -> None:
         used = self.sums["used"]
         if plan.choice.numel() == 0 or used.shape[1] == 0:
             return
+        classes = classes if rows == 1 else classes.repeat_interleave(rows)
         active = plan.choice >= 0
         cell = (classes[:, None] * used.shape[1] + plan.choice.clamp(min=0)).flatten()
-        used.view(-1).scatter_add_(0, cell, active.flatten().to(used.dtype))
+        met = active.to(used.dtype)
+        met = met if times is None else met * times.repeat_interleave(rows)[:, None]
+        used.view(-1).scatter_add_(0, cell, met.flatten())
         # an operator without strength is used in full; one given in its own unit counts no strength
-        strength = torch.where(active, plan.strength.nan_to_num(0.0), 0.0).flatten().to(used.dtype)
+        strength = (met * plan.strength.nan_to_num(0.0)).flatten()
         self.sums["strength_used"].view(-1).scatter_add_(0, cell, strength)
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ GREY = "#666666"
 
 
 def draw_run(folder: Path) -> list[Path]:
-    """Draw `accuracy_by_class.png`, and `operators_by_class.png` if the run's policy has operators.
+    """Draw `accuracy_by_class.png`, `operators_by_class.png` if the run's policy has operators, and `constraint.png` if
+    its loss had one to keep.
 
-    Reads `per_class.csv` and `operators.json`.
+    Reads `per_class.csv`, `operators.json` and `metrics.jsonl`.
     """
     with (folder / "per_class.csv").open(encoding="utf-8") as file:
         classes = list(csv.DictReader(file))
@@ -35,6 +37,13 @@ def draw_run(folder: Path) -> list[Path]:
         counts = [int(row["train_images"]) for row in classes]
         names = [row["name"] for row in classes]
         drawn.append(save(operators_by_class(use, counts, names, folder.name), folder / "operators_by_class.png"))
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [record for record in map(json.loads, lines) if "constraint" in record]
+        if records:
+            from augkit.report.constraint import constraint_picture  # it draws with what is here
+
+            picture = constraint_picture(use, classes, records, folder.name)
+            drawn.append(save(picture, folder / "constraint.png"))
     return drawn
 
 
@@ -60,7 +69,7 @@ def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
     images = axes.twinx()
     images.plot(range(len(rows)), counts, color=GREY, marker="." if len(rows) <= 30 else None, linewidth=1)
     images.set(yscale="log", ylabel="training images (line)", ylim=(max(0.7, min(counts) / 1.5), max(counts) * 1.5))
-    _class_ticks(axes, [row["name"] for row in rows], along_x=True)
+    class_ticks(axes, [row["name"] for row in rows], along_x=True)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -89,7 +98,7 @@ def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str],
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     for row in grid:
-        _class_ticks(row[0], [names[c] for c in order], along_x=False)
+        class_ticks(row[0], [names[c] for c in order], along_x=False)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("classes, most frequent on top", fontsize=9)
     figure.suptitle(f"{title}: which operators each class met", fontsize=10)
@@ -104,14 +113,20 @@ def _shares(use: dict[str, Any]) -> tuple[list[str], np.ndarray]:
     """Names without repeats, and applications an image: [epochs, classes, operators]."""
     used = np.asarray(use["used"], dtype=np.float64)
     seen = np.maximum(np.asarray(use["seen"], dtype=np.float64), 1)[..., None]
-    operators = list(dict.fromkeys(use["operators"]))
-    merged = np.zeros((*used.shape[:2], len(operators)))
-    for column, name in enumerate(use["operators"]):
-        merged[:, :, operators.index(name)] += used[:, :, column]
-    return operators, merged / seen
+    operators, together = merged(use["operators"], used)
+    return operators, together / seen
 
 
-def _class_ticks(axes: Axes, names: list[str], *, along_x: bool) -> None:
+def merged(names: Sequence[str], values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Names without repeats, and the sums of their columns: [..., columns] to [..., names]."""
+    operators = list(dict.fromkeys(names))
+    together = np.zeros((*values.shape[:-1], len(operators)))
+    for column, name in enumerate(names):
+        together[..., operators.index(name)] += values[..., column]
+    return operators, together
+
+
+def class_ticks(axes: Axes, names: list[str], *, along_x: bool) -> None:
     """Names where they can be read, ranks where there are too many."""
     axis = axes.xaxis if along_x else axes.yaxis
     if len(names) <= 30:
