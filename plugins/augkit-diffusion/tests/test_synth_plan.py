@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from augkit_diffusion.fit_training import Training
 from augkit_diffusion.plan_command import size_text, time_text
 from synth_parts import COUNTS, NAMES, crawled, plugged, recipe, synth
 
@@ -75,10 +76,44 @@ def test_a_plan_by_group_and_by_budget(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_source_must_learn_first_is_not_timed(tmp_path: Path) -> None:
-    done = synth("plan", recipe(tmp_path), "--target", 10, "--source", "fit")
-    assert done.exit_code == 0, done.output
-    assert "time: not known; the source fit learns first, which augkit synth make does" in done.output
+TINY = ("--option", "train_steps=40", "--option", "width=16", "--option", "train_batch=2", "--batch", 2, "--steps", 2)
+
+
+def test_learning_is_timed_too_and_what_is_learnt_is_taken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = recipe(tmp_path), tmp_path / "synth"
+    words = ("plan", path, "--target", 10, "--source", "fit", *TINY)
+    found = json.loads(synth(*words, "--json").output)
+    assert found["learning"]["steps"] == found["learning"]["left"] == 40
+    assert 0 < found["learning"]["seconds"] < found["seconds"]
+    assert re.search(r"time: .* s to learn \(40 of 40 steps are left, .* s each\), .* for images", synth(*words).output)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["data.npz", "recipe.yaml"]
+    advance = Training.advance
+
+    def stopping(training: Training) -> None:
+        if training.step == 25:
+            raise KeyboardInterrupt
+        advance(training)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "advance", stopping)
+        often = ("--option", "checkpoint_seconds=1e-6")
+        assert synth("make", *words[1:], *often, "--out", out).exit_code == 130
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert json.loads(synth(*words, "--out", out, "--json").output)["learning"]["left"] == 15
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
+def test_nothing_is_timed_for_a_store_that_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = recipe(tmp_path), tmp_path / "synth"
+    words = (path, "--target", 8, "--source", "fit", *TINY, "--out", out)
+    assert synth("make", *words).exit_code == 0
+
+    def asked(*words: object) -> None:
+        raise AssertionError("it makes images")
+
+    monkeypatch.setattr("augkit_diffusion.plan_command.ask_for", asked)
+    found = json.loads(synth("plan", *words, "--json").output)
+    assert (found["images"], found["seconds"], found["learning"]) == (0, 0, None)
 
 
 def test_what_a_source_that_learns_lacks_is_told_by_a_plan(tmp_path: Path) -> None:

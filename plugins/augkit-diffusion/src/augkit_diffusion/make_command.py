@@ -24,6 +24,9 @@ from augkit_diffusion.store import Store
 if TYPE_CHECKING:
     from augkit.lab.jobs import Result
 
+Refill = Annotated[
+    bool, typer.Option("--refill", help="In place of images that filters put aside, make others behind the last one.")
+]
 TASKS = 8
 """Parts of the work for each process, so that none waits long for another at the end."""
 
@@ -50,13 +53,14 @@ def make(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Make the I-th of N parts, from 1; others make theirs.")
     ] = "1/1",
+    refill: Refill = False,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that make images at once.")] = 1,
     on: Annotated[str, typer.Option(help="Where they work: local or ray.")] = "local",
 ) -> None:
     """Make the images that are missing.
 
     The same command again goes on after a kill, and makes nothing twice; a higher --target adds images and keeps those
-    that are there. Shards, processes and restarts change no image.
+    that are there, and --refill replaces those that filters put aside. Shards, processes and restarts change no image.
 
     \b
         augkit synth make recipe.yaml --target 500 --source fit --out synth
@@ -89,7 +93,11 @@ def make(
         wanted = how_many.wanted(work.data)
         foresee(work, wanted)
         check(out, work.settings)
-        making = Making(work, Store.create(Path(order.folder), work.settings), wanted, part, meter)
+        store = Store.create(Path(order.folder), work.settings)
+        if refill:
+            store.rebuild()
+            wanted = store.refilled(wanted)
+        making = Making(work, store, wanted, part, meter)
         interrupted = making.run(jobs, on)
     _tell(making, out)
     if interrupted:

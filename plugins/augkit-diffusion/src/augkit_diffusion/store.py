@@ -170,6 +170,23 @@ class Store:
 
         return list(chunks(wanted, batch, there, shard))
 
+    def refilled(self, wanted: Mapping[Cell, int]) -> dict[Cell, int]:
+        """How many images of each cell there must be for so many of them to be kept, after what filters put aside.
+
+        They are numbered from 0 as ever, so what is put aside keeps its number, and others come behind the last one.
+        """
+        gone: dict[Cell, list[int]] = defaultdict(list)
+        for row in self.images(rejected=True):
+            if row["rejected_by"] is not None:
+                group = row.get("group")
+                gone[self._label[row["class"]], None if group is None else self._group[group]].append(row["number"])
+        found = dict(wanted)
+        for cell, numbers in gone.items():
+            for number in sorted(numbers):
+                if number < found.get(cell, 0):
+                    found[cell] += 1
+        return found
+
     # writing images
 
     def write(self, wish: Wish, image: np.ndarray, facts: Mapping[str, Any]) -> None:
