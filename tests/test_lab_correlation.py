@@ -114,3 +114,28 @@ def test_what_cannot_be_correlated(tmp_path: Path, registry: Registry) -> None:
         load(DataRecipe(source=str(alone), correlation=0.9))
     with pytest.raises(DocumentError, match="correlation and imbalance each choose how many"):
         load_recipe("demo", registry, ["data.correlation=0.9"])
+
+
+def test_groups_made_up_for_data_that_have_none(tmp_path: Path) -> None:
+    told = {"source": "digits", "image_size": 16, "groups": "border", "validation": 0.2}
+    data = load(DataRecipe(**told, correlation=0.9))
+    assert data.group_names == ("red", "blue") and data.val is not None
+    for split in (data.train, data.val, data.test):
+        assert split.held is not None and split.groups is not None
+        red, blue = split.held[:, 0, 0, 0].int(), split.held[:, 2, 0, 0].int()
+        assert ((red > blue) == (split.groups == 0)).all() and (split.held[:, :, 0] == split.held[:, :, -1]).all()
+    for label in range(10):
+        train, test = (
+            split.groups[split.labels == label] for split in (data.train, data.test) if split.groups is not None
+        )
+        assert (train == label % 2).float().mean() == pytest.approx(0.9, abs=0.01)
+        assert 0.3 < test.float().mean() < 0.7
+    plain = load(DataRecipe(source="digits", image_size=16, validation=0.2))
+    assert plain.test.held is not None and data.test.held is not None and (plain.test.rows == data.test.rows).all()
+    assert (
+        plain.test.held[:, :, 4:-4, 4:-4] == data.test.held[:, :, 4:-4, 4:-4]
+    ).all()  # where resizing sees no border
+    again, other = (load(DataRecipe(**told, subset_seed=seed)) for seed in (0, 1))
+    assert again.labels_sha256 != other.labels_sha256
+    with pytest.raises(DataError, match="is for data without groups, and these have some"):
+        load(DataRecipe(source=str(write_cells(tmp_path / "a.npz")), groups="border"))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from augkit.errors import DataError
 from augkit.lab import seen
+from augkit.lab.artificial import with_borders
 from augkit.lab.attribute_sets import Choice
 from augkit.lab.readers import Arrays, Joined, Reader, Source
 from augkit.lab.recipe_parts import DataRecipe, SourcesRecipe
@@ -24,7 +25,8 @@ from augkit.lab.subsets import apart, correlated, hold_out, index_hash, long_tai
 from augkit.lab.synthetic import Added, open_added
 
 NO_GROUPS = (
-    "the groups of the training images are not known: say data.groups: folder, or give a groups.csv or train_groups"
+    "the groups of the training images are not known: say data.groups: folder, or give a groups.csv or train_groups (or"
+    " say data.groups: border, which makes some up)"
 )
 
 
@@ -151,6 +153,8 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
     marks = source.synthetic
     marks = np.zeros(len(source.splits["train"].labels), bool) if marks is None else marks
     size = recipe.image_size or _common_size(source)
+    if recipe.groups == "border":
+        source = with_borders(source, recipe.subset_seed)
     chosen = _choose(recipe, source, np.flatnonzero(~marks))
     real, learnt = _tuning(recipe, source, chosen.train, 0.0 if sources is None else sources.tuning)
     rows = np.sort(np.concatenate([real, np.flatnonzero(marks)]))

@@ -72,13 +72,14 @@ class DataRecipe(Part):
     later = ("groups", "label", "group", "ages", "correlation")
 
     source: str = "digits"
-    """`digits` or another name of `augkit datasets`, a path to an .npz file, to a folder of class folders or to a list of
+    """`digits` or another name of `augkit datasets`, a path to an .npz file, a folder of class folders or a list of
     images, or a timm dataset name."""
     root: str | None = None
     """Where a published data set, a list's images or a timm dataset lies."""
     download: bool = False
-    groups: Literal["folder"] | None = None
-    """`folder`: the folders above the class folders are the images' groups."""
+    groups: Literal["folder", "border"] | None = None
+    """`folder`: the folders above the class folders are the images' groups. `border`: data without groups get two, and
+    each image a border in the colour of its own."""
     label: str | None = None
     """What is told of an image that is its class, where a data set tells several things; None takes its default."""
     group: str | None = None
