@@ -154,7 +154,10 @@ def frozen(run: Path, num_classes: int) -> tuple[nn.Module, bool]:
 
     if not (run / files.RECIPE).is_file() or not (run / files.SUMMARY).is_file():
         raise DocumentError(f"{run} is no finished run: train the teacher to its end first", path="loss.teacher")
-    model = models.made(read_recipe(run / files.RECIPE), num_classes, registry())
+    recipe = read_recipe(run / files.RECIPE)
+    options = {name: value for name, value in recipe.model.options.items() if name != "pretrained"}  # fetches nothing
+    said = recipe.model.model_copy(update={"options": options})
+    model = models.made(recipe.model_copy(update={"model": said}), num_classes, registry())
     models.load_weights(model, run, "loss.teacher")
     cosines = any(isinstance(module, models.CosineHead) for module in model.modules())
     return model.eval().requires_grad_(False), cosines
