@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from synthetic_parts import recipe_of, write_npz, write_store
 from augkit.errors import DataError
 from augkit.lab import seen
 from augkit.lab.data import Data, load
+from augkit.lab.readers import Reader
 from augkit.registry import Registry
 
 HELD = ("data.validation=0.2", "data.subset_seed=0")
@@ -91,6 +94,40 @@ def test_what_the_data_hold_twice_passes_where_it_is_trained_on(
     lacking = write_npz(tmp_path / "lacking.npz", test_images=twice, **without)
     with pytest.raises(DataError, match="1 of 12 test images are among the real images"):
         opened(registry, lacking, store=store)
+
+
+def test_held_out_files_are_decoded_once_and_again_when_they_change(
+    registry: Registry, npz: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen.write(store, opened(registry, npz))
+    folder, read, decoded = as_files(npz, tmp_path / "files"), seen.fingerprints, [0]
+
+    def counting(reader: Reader, rows: np.ndarray) -> np.ndarray:
+        decoded[0] += len(rows)
+        return read(reader, rows)
+
+    def asked() -> int:
+        decoded[0] = 0
+        opened(registry, folder, store=store)
+        return decoded[0]
+
+    monkeypatch.setattr(seen, "fingerprints", counting)
+    tests = asked()
+    assert tests == len(list((folder / "test").rglob("*.png"))) and asked() == 0
+    (note,) = (store / seen.HELD_OUT).iterdir()
+    note.write_bytes(note.read_bytes()[:-8])
+    assert asked() == tests and asked() == 0  # a damaged note is made anew
+    other = sorted((folder / "test").rglob("*.png"))[0]
+    times = other.stat()
+    other.write_bytes(sorted((folder / "train").rglob("*.png"))[0].read_bytes())
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert asked() > 0  # it also trains on this one, so it passes
+    shutil.rmtree(store / seen.HELD_OUT)
+    (store / seen.HELD_OUT).write_text("in the way")
+    assert asked() > 0 and asked() > 0  # nothing can be noted: it is checked all the same
+    os.remove(sorted((folder / "train").rglob("*.png"))[0])
+    with pytest.raises(DataError, match=r"1 of [0-9]+ test images are among the real images"):
+        asked()
 
 
 def test_a_store_from_no_image_goes_with_all(registry: Registry, npz: Path, store: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,9 @@ from augkit.lab import folder as files
 from augkit.lab.readers import Reader
 
 if TYPE_CHECKING:
-    from augkit.lab.data import Data
+    from augkit.lab.data import Data, Split
 
-STORE, NOTE = "store.yaml", "real.npy"
+STORE, NOTE, HELD_OUT = "store.yaml", "real.npy", ".held_out"
 _TOGETHER = 64  # images that a thread reads at a time
 
 
@@ -72,7 +73,7 @@ def check(folder: Path, data: Data) -> None:
         return
     told = []
     for name, split in (("validation", data.val), ("test", data.test)):
-        found = fingerprints(split.reader, split.rows) if split is not None else noted[:0]
+        found = _of_split(split, store / HELD_OUT) if split is not None else noted[:0]
         known = found[np.isin(found, noted)]
         count = int((~np.isin(known, _trained_on(data))).sum()) if len(known) else 0
         if count:
@@ -83,6 +84,36 @@ def check(folder: Path, data: Data) -> None:
             " on them; take the data settings (under told) of the store, or make a store with this recipe",
             file=store / STORE,
         )
+
+
+def _of_split(split: Split, notes: Path) -> np.ndarray:
+    """Fingerprints of a split.
+
+    Decoding many files takes minutes, so those of files are noted in a folder, under what tells these files from others
+    and from what they were: names, sizes, times of change. Whoever changes a file changes its time too.
+    """
+    paths = getattr(split.reader, "paths", None)
+    if paths is None:
+        return fingerprints(split.reader, split.rows)
+    digest = hashlib.blake2b(digest_size=16)
+    for row in split.rows:
+        path = Path(paths[int(row)])
+        status = path.stat()
+        told = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0"
+        digest.update(told.encode("utf-8", "surrogateescape"))
+    note = notes / f"{digest.hexdigest()}.npy"
+    try:
+        found = np.load(note, allow_pickle=False)
+        if isinstance(found, np.ndarray) and found.dtype == np.uint64 and found.shape == split.rows.shape:
+            return found
+    except (ValueError, EOFError, OSError):
+        pass  # there is none, or a damaged one: they are read anew
+    found, content = fingerprints(split.reader, split.rows), io.BytesIO()
+    np.save(content, found)
+    with suppress(OSError):  # the store may be another's, and only to be read
+        notes.mkdir(exist_ok=True)
+        files.write(note, content.getvalue())
+    return found
 
 
 def _trained_on(data: Data) -> np.ndarray:
