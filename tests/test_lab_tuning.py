@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_parts import begun, recipe_of, write_archive_and_store, write_npz, write_store
 
@@ -36,6 +36,7 @@ def store(npz: Path) -> Path:
 # -- tuning ---------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=5),
     st.lists(st.floats(0.01, 0.99), min_size=2, max_size=2),

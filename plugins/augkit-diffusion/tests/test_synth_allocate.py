@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from augkit_diffusion.allocate_command import _question
-from augkit_diffusion.allocating import CONTROL, LONGER, RUNS, Allocation, Candidate, measure
+from augkit_diffusion.allocating import CONTROL, RUNS, Allocation, Candidate, measure
 from augkit_diffusion.choosing import Choice
 from augkit_diffusion.evidence import real_data
 from augkit_diffusion.store import Store
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from synth_parts import NAMES, begin, crawled, plugged, recipe, synth
@@ -139,7 +139,7 @@ def test_each_split_has_a_store_and_each_candidate_takes_of_it(tmp_path: Path) -
     tasks = {task.name: task for task in allocation.tasks(taken)}
     assert len(tasks) == (len(taken) + 2) * 2 and all(not task.arguments["recipe"]["test"] for task in tasks.values())
     assert "sources" not in tasks[f"{CONTROL}-seed1"].arguments["recipe"]
-    assert tasks[f"{LONGER}-seed1"].arguments["recipe"]["epochs"] == round(2 * (55 + 110) / 55)
+    assert tasks[f"{CONTROL}-6-epochs-seed1"].arguments["recipe"]["epochs"] == 6 == 2 * (55 + 110) / 55
     one = tasks["split0.5-ratio2-1-seed1"]
     sources = {"folder": None, "tuning": 0.5, "take": taken[Candidate(0.5, "1", 2)]}
     assert one.arguments["recipe"]["sources"] == sources and one.arguments["recipe"]["seed"] == 1
@@ -149,9 +149,8 @@ def test_each_split_has_a_store_and_each_candidate_takes_of_it(tmp_path: Path) -
     more.try_out()
     more.make(1, "local")
     again = {task.name: task for task in more.tasks(more.taken())}
-    assert {name: task for name, task in again.items() if name in tasks and LONGER not in name} == {
-        name: task for name, task in tasks.items() if LONGER not in name
-    }
+    assert tasks.keys() - again.keys() == {f"{CONTROL}-6-epochs-seed{seed}" for seed in (0, 1)}
+    assert all(again[name] == task for name, task in tasks.items() if name in again)
 
 
 def test_images_that_a_store_lacks_are_not_taken(tmp_path: Path) -> None:
@@ -192,7 +191,7 @@ def test_what_the_recipe_says_of_mixing_is_kept(tmp_path: Path) -> None:
     allocation = asked(path, "sources={replace: 0.5, tuning: 0.9}")
     said = allocation.question.recipe_of(next(iter(allocation.wanted)), {}, "x")["sources"]
     assert said == {"replace": 0.5, "folder": "x", "tuning": 0.0, "take": {}}
-    assert allocation.longer() is None  # its epochs are as long as those of the real images
+    assert list(allocation.controls()) == [CONTROL]  # its epochs are as long as those of the real images
     assert "sources" not in allocation.question.recipe_of(None)
 
 
@@ -209,11 +208,12 @@ def choice(
     ]
     controls = {"control": (10, dict(enumerate(control)))}
     if longer is not None:
-        controls["longer-control"] = (20, dict(enumerate(longer)))
+        controls["control-20-epochs"] = (20, dict(enumerate(longer)))
     scores = [dict(enumerate(values)) for _, values in candidates]
     return Choice({"seeds": [*range(len(control))], "failed": {}}, rows, scores, controls).results()
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(
         st.tuples(st.integers(0, 99), st.lists(st.floats(0, 100), min_size=3, max_size=3)), min_size=1, max_size=6
@@ -337,9 +337,10 @@ def test_a_killed_choice_goes_on_and_its_best_recipe_trains(tmp_path: Path) -> N
     words = ("synth", "allocate", path, *STAMPS, *more, "--out", out)
     for way, runs in ((signal.SIGKILL, 1), (signal.SIGINT, 3)):
         process = begin(tmp_path / f"logs{runs}", *words)
-        deadline = time.monotonic() + 120
-        while finished(out) < runs and time.monotonic() < deadline:
+        deadline = time.monotonic() + 180
+        while finished(out) < runs and process.process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.05)
+        assert process.process.is_alive(), process.wait()
         os.kill(process.process.pid, way)
         status, _, errors = process.wait()
         assert status == {signal.SIGKILL: -9, signal.SIGINT: 130}[way], errors
@@ -348,7 +349,8 @@ def test_a_killed_choice_goes_on_and_its_best_recipe_trains(tmp_path: Path) -> N
     assert status == 0, errors
     found = json.loads(printed)
     assert found == json.loads((out / "allocation.json").read_text()) and finished(out) == 8
-    assert "8 runs, 2 seeds each of 2 candidates (2 splits x 1 ratios x 1 weights) and 2 without" in errors
+    assert "2 candidates (splits 0, 0.5; ratios 1; weights 1 / class_count) and 2 without synthetic images" in errors
+    assert "with 2 seeds: 8 runs; 110 images to be made, 55 and 55 for each split" in errors
     assert [row["images"] for row in found["candidates"]] == [55, 55] and found["failed"] == {}
     with Image.open(out / "accuracy.png") as picture:
         assert picture.width > 400

@@ -96,8 +96,8 @@ def allocate(
         weights=weights or [],
         seeds=[int(one) for one in _numbers("--seeds", seeds, 0, 2**31, whole=True)],
     )
-    allocation = Allocation(question, out, lambda line: print(line, file=sys.stderr, flush=True))
     try:
+        allocation = Allocation(question, out, lambda line: print(line, file=sys.stderr, flush=True))
         results = allocation.run(jobs, on, retry).results()
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on")

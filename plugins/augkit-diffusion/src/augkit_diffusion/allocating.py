@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from augkit.lab.recipe import Recipe
 
 SETTINGS, STORES, RUNS, DONE, LOGS = "settings.json", "stores", "runs", "done", "logs"
-CONTROL, LONGER = "control", "longer-control"
+CONTROL = "control"
 SPLITS = (0.0, 0.3, 0.5)
 WEIGHTS = ("class_count", "1", "1 / class_count")
 """In proportion to classes, all alike, inverse."""
@@ -181,24 +181,25 @@ class Allocation:
 
     # the runs
 
-    def longer(self) -> dict[str, Any] | None:
-        """The control's recipe with as many training steps as the longest candidate has; None if none has more."""
+    def controls(self) -> dict[str, dict[str, Any]]:
+        """The recipes without synthetic images: as it is, and with as many training steps as the longest candidate has,
+        if any has more. The latter's name says its epochs, since further candidates may be longer."""
         from augkit.lab.grid import shorten
 
-        recipe = self.question.recipe
-        if self.question.sources.get("replace") is not None:  # epochs are as long as without synthetic images
-            return None
-        most = max(self.kept[candidate.split] + sum(wanted.values()) for candidate, wanted in self.wanted.items())
-        epochs = round(recipe.epochs * most / self.real)
-        return shorten(recipe, epochs).model_dump(mode="json") if epochs > recipe.epochs else None
+        recipe, found = self.question.recipe, {CONTROL: self.question.recipe_of(None)}
+        if self.question.sources.get("replace") is None:  # with it epochs are as long as without synthetic images
+            most = max(self.kept[candidate.split] + sum(wanted.values()) for candidate, wanted in self.wanted.items())
+            epochs = round(recipe.epochs * most / self.real)
+            if epochs > recipe.epochs:
+                found[f"{CONTROL}-{epochs}-epochs"] = shorten(recipe, epochs).model_dump(mode="json")
+        return found
 
     def tasks(self, taken: Mapping[Candidate, Any]) -> list[Task]:
         """A run for each candidate and control and each seed, seeds outermost."""
         from augkit.lab.jobs import Task
 
-        controls = {CONTROL: self.question.recipe_of(None), LONGER: self.longer()}
         recipes: list[tuple[str, dict[str, Any], dict[str, str]]] = [
-            (name, recipe, {}) for name, recipe in controls.items() if recipe is not None
+            (name, recipe, {}) for name, recipe in self.controls().items()
         ]
         for candidate, take in taken.items():
             place = {"store": str(self.store(candidate.split))}
@@ -241,16 +242,17 @@ class Allocation:
 
     def words(self) -> str:
         """What there is to do."""
-        question = self.question
-        controls = 1 + (self.longer() is not None)
+        question, controls = self.question, len(self.controls())
         runs = (len(self.wanted) + controls) * len(question.seeds)
         images = [sum(self.greediest(split).values()) for split in self.splits]
-        shape = f"{len(self.splits)} splits x {len(question.ratios)} ratios x {len(question.weights)} weights"
-        seeds = f"{len(question.seeds)} seed{'s' * (len(question.seeds) > 1)}"
-        stores = f"{len(images)} store{'s' * (len(images) > 1)} of {' and '.join(map(str, images))} synthetic images"
+        shape = "; ".join(
+            f"{what} {', '.join(one if isinstance(one, str) else f'{one:g}' for one in values)}"
+            for what, values in (("splits", self.splits), ("ratios", question.ratios), ("weights", question.weights))
+        )
         return (
-            f"{runs} runs, {seeds} each of {len(self.wanted)} candidates ({shape}) and {controls} without synthetic"
-            f" images; {stores}. What is there already is not made again"
+            f"{len(self.wanted)} candidates ({shape}) and {controls} without synthetic images, with"
+            f" {len(question.seeds)} seed{'s' * (len(question.seeds) > 1)}: {runs} runs; {sum(images)} images to be"
+            f" made, {' and '.join(map(str, images))} for each split; what is there already is not made again"
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -290,7 +292,7 @@ class Allocation:
             for candidate, take in taken.items()
         ]
         by_row = [scores(candidate.name) for candidate in taken]
-        longer, val = self.longer(), self.data.val
+        val = self.data.val
         assert val is not None
         told = {
             "recipe": self.question.recipe.name,
@@ -299,9 +301,7 @@ class Allocation:
             "seeds": list(self.question.seeds),
             "failed": {name: result.reason for name, result in done.items() if result.failed},
         }
-        controls = {CONTROL: (self.question.recipe.epochs, scores(CONTROL))}
-        if longer is not None:
-            controls[LONGER] = longer["epochs"], scores(LONGER)
+        controls = {name: (recipe["epochs"], scores(name)) for name, recipe in self.controls().items()}
         return Choice(told, rows, by_row, controls)
 
 
