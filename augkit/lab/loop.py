@@ -73,20 +73,20 @@ def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: LossRec
         which = f'"{first.name}" is made for a last layer of cosines and "{name}" is not'
         which = which if cosines[0] else f'"{name}" is made for a last layer of cosines and "{first.name}" is not'
         raise DocumentError(f"{which}: a model has one last layer for all stages, take another loss", path=path)
-    chooses = isinstance(stage.loss.function, ChoosesViews)
-    if (chooses or "views" in stage.loss.wanted) and len(policy.views) < 2:
-        does, such = ("chooses among", "invariance_proposals") if chooses else ("compares", "augmix")
-        raise DocumentError(
-            f'"{name}" {does} views of an image, and "{recipe.policy_name}" makes none: take a policy'
-            f" with views, such as {such}, or another loss",
-            path=path,
-        )
     made = len(policy.views)
     wanted = getattr(registry.losses[name], "wants_views", made)
     if made != wanted:
         raise DocumentError(
             f'"{name}" takes {wanted} views of each image, and "{recipe.policy_name}" makes {made or "none"}: take a'
             f" policy that makes {wanted}, or another loss",
+            path=path,
+        )
+    chooses = isinstance(stage.loss.function, ChoosesViews)
+    if (chooses or "views" in stage.loss.wanted) and len(policy.views) < 2:
+        does, such = ("chooses among", "invariance_proposals") if chooses else ("compares", "augmix")
+        raise DocumentError(
+            f'"{name}" {does} views of an image, and "{recipe.policy_name}" makes none: take a policy'
+            f" with views, such as {such}, or another loss",
             path=path,
         )
     if getattr(registry.losses[name], "wants_labels", False) and policy.strategy.mixes:
