@@ -98,6 +98,11 @@ def test_good_images_can_stand_in_and_noise_cannot(store: Store, tmp_path: Path)
     lines = result.stderr.count("\n")
     again = synth(*words, "--json")
     assert again.exit_code == 0 and again.stdout == result.stdout and lines == 6 and again.stderr == ""
+    record = tmp_path / "out/done/9-100-seed1.json"
+    noted = json.loads(record.read_text())
+    record.write_text(json.dumps(noted | {"result": noted["result"] | {"value": None, "reason": "the disk was full"}}))
+    third = synth(*words, "--json")
+    assert third.stdout == result.stdout and third.stderr.count("9-100-seed1") == 1  # what failed is tried again
     other = synth(*words, "--set", "epochs=9")
     assert other.exit_code == 2 and "this test was begun with other recipe" in other.stderr
     assert "which means" in synth(*words).stdout
