@@ -90,7 +90,7 @@ def test_version(augkit: Command) -> None:
 @pytest.mark.slow
 def test_lists_and_their_json_tell_the_same(augkit: Command, registry: Registry) -> None:
     kinds = {"operators": "name", "policies": "policy", "losses": "loss", "answers": "answer", "recipes": "recipe"}
-    kinds |= {"samplers": "sampler", "stages": "stage", "palettes": "palette"}
+    kinds |= {"samplers": "sampler", "subsets": "chooser", "stages": "stage", "palettes": "palette"}
     for verb, key in kinds.items():
         known = set(getattr(registry, verb if verb != "policies" else "strategies"))
         listed, machine = augkit(verb), augkit(verb, "--json")

@@ -65,7 +65,7 @@ def test_functions_of_the_page_train() -> None:
     for body in blocks(ROOT / "docs/recipes.md", "python"):
         exec(body, namespace)
     brought = {name: hook() for name, hook in namespace.items() if name.startswith("augkit_")}
-    kinds = ("losses", "samplers", "stages", "answers")
+    kinds = ("losses", "samplers", "subsets", "stages", "answers")
     mine = Registry(**{**vars(found), **{kind: {**vars(found)[kind], **brought[f"augkit_{kind}"]} for kind in kinds}})
     parts = [yaml.safe_load(body) for body in blocks(ROOT / "docs/recipes.md", "yaml")]
     whole = load_recipe({**PLAIN, **{name: value for part in parts for name, value in part.items()}}, mine)
@@ -74,7 +74,7 @@ def test_functions_of_the_page_train() -> None:
     told = ["epochs=2", "model=resnet8_cifar", "data.image_size=16", "data.test_share=0.8", "policy=mixup"]
     told += ["data.imbalance=10", "threads=1"]
     told += ["loss={name: label_aware_smoothing, most: 0.3}", "sampler=progressive", "stages=[train, finetune_top]"]
-    told += ["answer={name: top_k, k: 3}"]
+    told += ["answer={name: top_k, k: 3}", "subset={name: least_sure, share: 0.5, every: 2, of: training}"]
     recipe = load_recipe("demo", mine, told)
     run = prepare(recipe, load(recipe.data), mine, torch.device("cpu"))
     assert all(math.isfinite(train_epoch(run)["loss"]) for _ in range(3))

@@ -1,4 +1,5 @@
-"""What there is: operators, palettes, policies, losses, samplers, stages, answers, recipes, data sets, plugins."""
+"""What there is: operators, palettes, policies, losses, samplers, choosers of images, stages, answers, recipes,
+data sets, plugins."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import typer
 
 from augkit.cli.output import show_rows
 from augkit.errors import AugkitError
-from augkit.lab.named import ANSWER_FACTS, LOSS_FACTS, SAMPLER_FACTS, STAGE_FACTS, options_of
+from augkit.lab.named import ANSWER_FACTS, LOSS_FACTS, SAMPLER_FACTS, STAGE_FACTS, SUBSET_FACTS, options_of
 from augkit.operators.base import Operator
 from augkit.plugins import KINDS, registry
 from augkit.registry import Registry
@@ -21,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    for verb in (operators, palettes, policies, losses, samplers, stages, answers, recipes, datasets, plugins):
+    for verb in (operators, palettes, policies, losses, samplers, subsets, stages, answers, recipes, datasets, plugins):
         app.command()(verb)
 
 
@@ -151,6 +152,16 @@ def samplers(as_json: Json = False) -> None:
         augkit train demo --set sampler=class_balanced
     """
     show_rows(_functions("sampler", "samplers", SAMPLER_FACTS, as_json), as_json=as_json, spare=("from",))
+
+
+def subsets(as_json: Json = False) -> None:
+    """List the choosers: which images of each class are trained on, or meet the policy.
+
+    \b
+        augkit subsets
+        augkit train demo --set policy=trivialaugment --set 'subset={name: facility_location, share: 0.3}'
+    """
+    show_rows(_functions("chooser", "subsets", SUBSET_FACTS, as_json), as_json=as_json, spare=("from",))
 
 
 def stages(as_json: Json = False) -> None:
