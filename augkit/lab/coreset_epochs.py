@@ -190,5 +190,5 @@ def weighed(logits: Tensor, weights: Tensor | None, copies: int) -> Tensor:
     """
     if weights is None:
         return logits
-    result: Tensor = _Weighed.apply(logits, weights.repeat(max(1, copies)))  # type: ignore[no-untyped-call]
+    result: Tensor = _Weighed.apply(logits, weights.repeat(max(1, copies)))
     return result

@@ -112,7 +112,8 @@ def medoids(points: Tensor, budget: int) -> Choice:
 
 
 def _blocks(count: int, device: torch.device) -> tuple[Tensor, ...]:
-    return torch.arange(count, device=device).split(max(1, _CELLS // count))
+    blocks: tuple[Tensor, ...] = torch.arange(count, device=device).split(max(1, _CELLS // count))
+    return blocks
 
 
 def _gains(points: Tensor, candidates: Tensor, nearest: Tensor) -> Tensor:
