@@ -29,17 +29,22 @@ from augkit.lab.recipe import load_recipe
 from augkit.lab.run import pick_device
 from augkit.plugins import registry
 
-CHOOSERS = ("facility_location", "random", "max_loss")
+CHOOSERS = {
+    "facility_location": "name: facility_location",
+    "without weights": "name: facility_location, weighted: false",
+    "random": "name: random",
+    "max_loss": "name: max_loss",
+}
 choose = coreset_epochs.choose
 Case = tuple[str, float]
 Row = dict[str, Any]
 
 
-def cases(shares: list[float]) -> Iterator[Case]:
+def cases(shares: list[float], choosers: list[str]) -> Iterator[Case]:
     """Who chooses, and which share; the two ends do not depend on who."""
     yield "none", 0.0
     yield "all", 1.0
-    yield from ((name, share) for share in shares for name in CHOOSERS)
+    yield from ((name, share) for share in shares for name in choosers)
 
 
 def run(case: Case, seed: int, asked: argparse.Namespace) -> Row:
@@ -52,8 +57,8 @@ def run(case: Case, seed: int, asked: argparse.Namespace) -> Row:
         *asked.set,
     ]
     if name != "none":
-        chooser = "random" if name == "all" else name
-        told.append(f"subset={{name: {chooser}, share: {share}, every: {asked.every}}}")
+        chooser = CHOOSERS["random" if name == "all" else name]
+        told.append(f"subset={{{chooser}, share: {share}, every: {asked.every}}}")
     recipe = load_recipe(asked.recipe, registry(), told)
     device = pick_device(recipe.device)
     clock = time.perf_counter if device.type == "cuda" else time.process_time
@@ -123,8 +128,10 @@ def draw(rows: list[Row], path: Path) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     ends = [row for row in rows if row["chooser"] in ("none", "all")]
-    for name, mark in zip(CHOOSERS, "os^", strict=True):
+    for name, mark in zip(CHOOSERS, "oDs^", strict=True):
         own = sorted([*(row for row in rows if row["chooser"] == name), *ends], key=lambda row: row["share"])
+        if len(own) == len(ends):
+            continue
         shares = list(dict.fromkeys(row["share"] for row in own))
         groups = [[row for row in own if row["share"] == share] for share in shares]
         height = [100 * mean(row["all"] for row in group) for group in groups]
@@ -148,6 +155,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--shares", type=float, nargs="*", default=[0.1, 0.3, 0.5])
+    parser.add_argument("--choosers", nargs="*", default=list(CHOOSERS), choices=list(CHOOSERS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     parser.add_argument("--out", type=Path, required=True)
@@ -155,7 +163,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = [json.loads(line) for line in asked.out.read_text().splitlines()] if asked.out.exists() else []
     for seed in asked.seeds:
-        for case in cases(asked.shares):
+        for case in cases(asked.shares, asked.choosers):
             if any((row["chooser"], row["share"], row["seed"]) == (*case, seed) for row in rows):
                 continue
             rows.append(run(case, seed, asked))
