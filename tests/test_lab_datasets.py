@@ -250,7 +250,15 @@ def test_lists_of_ones_own(photos: Path) -> None:
         ({"my_train": "photos/b.jpg 0\nphotos/c.jpg\n"}, r"my_train\.txt:2: a line must be PATH LABEL, not"),
         ({"my_train": "photos/b.jpg\t0\nphotos/c.jpg 1\n"}, r"my_train\.txt:2: a line must be PATH<TAB>LABEL"),
         ({"my_train": "\n \n"}, r"my_train\.txt: the list names no image"),
-        ({"my_train": "photos/b.jpg 1\nphotos/c.jpg 2\n"}, r"my_train\.txt: labels begin at 1; count classes from 0"),
+        ({"my_train": "photos/b.jpg 1\nphotos/c.jpg 1\n"}, r"my_train\.txt: labels begin at 1; count classes from 0"),
+        (
+            {"my_train": "photos/b.jpg 0\nphotos/c.jpg 9\n"},
+            r"my_train\.txt:2: there are 2 training images and the label is 9",
+        ),
+        (
+            {"my_train": f"photos/b.jpg 0\nphotos/c.jpg {10**30}\n"},
+            r"my_train\.txt:2: there are 2 training images and the",
+        ),
         ({"my_train": "photos/b.jpg 0\n\nphotos/gone.jpg 1\n"}, r'my_train\.txt:3: the image ".*gone\.jpg" is listed'),
         (
             {"my_train": "photos/b.jpg 0\nphotos/c.jpg 1\n", "my_test": "photos/d.jpg 0\nphotos/c.jpg 1\n"},

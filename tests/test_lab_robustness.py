@@ -119,8 +119,7 @@ def test_a_stopped_call_goes_on_and_runs_share_their_images(
 def test_images_too_many_to_hold_are_read(fresh: Path, three: None) -> None:
     (known,) = measure([fresh / "none"])
     subject = next(robustness._open([fresh / "none"], robustness.default_registry()))
-    small = subject.recipe.data.model_copy(update={"memory": 0})
-    data = robustness._data(subject.recipe.model_copy(update={"data": small}), torch.device("cpu"))
+    data = robustness._data(subject.recipe, torch.device("cpu"), 0)
     assert data.test.held is None
     policy = Policy.load("imagenet_c", seed=0, severity=1, only=0)
     assert robustness._errors([subject], data.test, policy)[0] == known["errors"]["gaussian_noise"][0]

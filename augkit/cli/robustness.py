@@ -24,6 +24,9 @@ def robustness(
         typer.Option(metavar="RUN", help="A reference to normalise by; repeat it for one run of each seed."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for the tables of all runs together.")] = None,
+    memory: Annotated[
+        int | None, typer.Option(min=0, help="MiB that test images may take on the device; by default the recipe's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask finished runs about corrupted test images: the corruptions of ImageNet-C at five severities.
@@ -47,7 +50,7 @@ def robustness(
         out.mkdir(parents=True, exist_ok=True)
     try:
         with Display() as display:
-            records = dict(zip(everything, lab.measure(everything, say=display.say), strict=True))
+            records = dict(zip(everything, lab.measure(everything, memory=memory, say=display.say), strict=True))
     except KeyboardInterrupt:
         fail(f"interrupted; the same command goes on: augkit {shlex.join(sys.argv[1:])}")
         raise typer.Exit(130) from None

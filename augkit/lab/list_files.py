@@ -166,6 +166,7 @@ def _labels(lists: Mapping[str, Path], rows: Mapping[str, Rows]) -> tuple[dict[s
     if not all(label.isdecimal() and label.isascii() for label in said):
         names = tuple(sorted(set(rows["train"].labels)))
         return {split: numbers(found.labels, names, lists[split], found.lines) for split, found in rows.items()}, names
+    _refuse_far(lists, rows)
     labels = {split: np.array(found.labels).astype(np.int64) for split, found in rows.items()}
     least, most = min(int(some.min()) for some in labels.values()), max(int(some.max()) for some in labels.values())
     if least > 0:
@@ -177,6 +178,21 @@ def _labels(lists: Mapping[str, Path], rows: Mapping[str, Rows]) -> tuple[dict[s
         if len(names) <= most or not all(names):
             raise DataError(f"{len(names)} lines of names, but the labels reach {most}; name each class", file=written)
     return labels, names
+
+
+def _refuse_far(lists: Mapping[str, Path], rows: Mapping[str, Rows]) -> None:
+    """Raise if a label is so large that some class below it cannot have a training image."""
+    images = len(rows["train"].labels)
+    for split, found in rows.items():
+        far = {label for label in set(found.labels) if len(label) > len(str(images)) or int(label) >= images}
+        first = next((i for i, label in enumerate(found.labels) if label in far), None) if far else None
+        if first is not None:
+            raise DataError(
+                f"there are {images} training images and the label is {found.labels[first]}, so that a class has none:"
+                " count classes from 0 without gaps",
+                file=lists[split],
+                line=int(found.lines[first]),
+            )
 
 
 def numbers(words: Sequence[str], names: Sequence[str], origin: Path, lines: np.ndarray) -> np.ndarray:

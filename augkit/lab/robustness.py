@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.errors import DataError, StateError
+from augkit.errors import DataError, DocumentError, StateError
 from augkit.lab import data as lab_data
 from augkit.lab import folder as files
 from augkit.lab.data import Data, Split
 from augkit.lab.experts import joint
 from augkit.lab.loop import prepare
 from augkit.lab.recipe import Recipe, read_recipe
-from augkit.lab.recipe_parts import ModelRecipe
+from augkit.lab.recipe_parts import PolicyRecipe
 from augkit.lab.run import pick_device, same_data, threads
 from augkit.lab.training import Training
 from augkit.plugins import registry as default_registry
@@ -98,6 +98,7 @@ def find(folders: Sequence[Path]) -> list[Path]:
 def measure(
     folders: Sequence[Path],
     *,
+    memory: int | None = None,
     say: Callable[[str], None] = lambda line: None,
     registry: Registry | None = None,
 ) -> list[Record]:
@@ -108,6 +109,8 @@ def measure(
 
     Args:
         folders: run folders, as `find` gives them.
+        memory: MiB that test images held on the device may take, instead of what the recipe says; those that take more
+            are read from their files for each of the seventy measurements.
         say: called with a line about each corruption.
 
     Returns:
@@ -117,7 +120,7 @@ def measure(
         AugkitError: a run left its test set alone, its data have changed, or its model is not what it was.
     """
     registry = registry or default_registry()
-    subjects = list(_open(folders, registry))
+    subjects = list(_open(folders, registry, memory))
     with ExitStack() as claims:
         for subject in subjects:
             claims.enter_context(files.claim(subject.folder))
@@ -127,7 +130,7 @@ def measure(
     return [subject.record for subject in subjects]
 
 
-def _open(folders: Sequence[Path], registry: Registry) -> Iterator[Subject]:
+def _open(folders: Sequence[Path], registry: Registry, memory: int | None = None) -> Iterator[Subject]:
     known: dict[str, Data] = {}
     for folder in folders:
         recipe = read_recipe(folder / files.RECIPE)
@@ -137,16 +140,16 @@ def _open(folders: Sequence[Path], registry: Registry) -> Iterator[Subject]:
         parts = [recipe.data, recipe.sources] if recipe.sources else [recipe.data]
         key = json.dumps([str(device), *(part.model_dump(mode="json") for part in parts)])
         if key not in known:
-            known[key] = _data(recipe, device)
+            known[key] = _data(recipe, device, recipe.data.memory if memory is None else memory)
         same_data(folder, known[key])
         yield _subject(folder, recipe, known[key], registry, device)
 
 
-def _data(recipe: Recipe, device: torch.device) -> Data:
-    """The recipe's data; of the images only those of the test set are held, if they fit."""
+def _data(recipe: Recipe, device: torch.device, memory: int) -> Data:
+    """The recipe's data; of the images only those of the test set are held, if they fit into so many MiB."""
     data = lab_data.load(recipe.data.model_copy(update={"memory": 0}), device, recipe.sources)
     test = data.test
-    if len(test) * 3 * test.size**2 <= recipe.data.memory * 2**20:
+    if len(test) * 3 * test.size**2 <= memory * 2**20:
         everything = torch.arange(len(test), device=device)
         test = replace(test, held=torch.cat(list(test.batches(everything.split(BATCH)))))
     return replace(data, test=test)
@@ -158,8 +161,7 @@ def _subject(folder: Path, recipe: Recipe, data: Data, registry: Registry, devic
     if state is None or state["recipe"] != recipe.hash:
         reason = "there is no checkpoint.pt here" if state is None else "the checkpoint belongs to another recipe"
         raise StateError(f"{reason}: train the run anew", file=folder)
-    begun = ModelRecipe(**{**recipe.model.model_dump(), "weights": None})  # the checkpoint has all weights
-    run = prepare(recipe.model_copy(update={"model": begun}), data, registry, device)
+    run = _prepare(recipe, data, registry, device)
     for number in range(run.number + 1, state["stage"] + 1):
         run.enter(number)  # the model may have another form afterwards
     run.model.load_state_dict(state["model"])
@@ -183,6 +185,16 @@ def _subject(folder: Path, recipe: Recipe, data: Data, registry: Registry, devic
         "read": "the test set, after the last epoch; nothing is chosen by it",
     }
     return Subject(folder, recipe, run, record | _noted(folder, record))
+
+
+def _prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Training:
+    """The run before its first step, without what only training needs and may be gone by now: the weights that it began
+    with, and the policy, unless the loss compares the policy's views."""
+    plain = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": None})})
+    try:
+        return prepare(plain.model_copy(update={"policy": PolicyRecipe()}), data, registry, device)
+    except DocumentError:
+        return prepare(plain, data, registry, device)
 
 
 def _noted(folder: Path, record: Record) -> Record:
