@@ -142,6 +142,8 @@ def draw(rows: list[Row], path: Path) -> None:
             scale = 100 if key == "share" else 1
             along = [scale * row[key] for row in inner]
             axes.scatter(along, [100 * row["all"] for row in inner], 16, color=line.get_color(), marker=mark, alpha=0.6)
+    for axes, along in ((left, [100 * row["share"] for row in ends]), (right, [row["seconds"] for row in ends])):
+        axes.scatter(along, [100 * row["all"] for row in ends], 16, color="#666666", alpha=0.6)
     left.set(xlabel="images that met the policy once more, %", ylabel="test accuracy, %")
     right.set(xlabel="time of training, s")
     left.legend(frameon=False)

@@ -96,16 +96,17 @@ def choose(run: Training, on_step: OnStep | None = None) -> dict[str, Any]:
     said, chosen, stage = run.recipe.subset, run.chosen, run.stage
     assert said is not None and chosen is not None
     begin, local, asked = time.perf_counter(), run.epoch - stage.begin, 0
-    if local % said.every == 0:
-        rows = torch.from_numpy(stage.rows).to(run.device)
-        labels = run.data.train.labels[rows]
-        budgets = budgets_of(said.share, stage.class_counts, local, stage.epochs)
-        facts: dict[str, Any] = {"seed": key_of(run.recipe.seed, "subset", run.epoch) % 2**63}
-        if {"gradients", "losses"} & chosen.chooser.wanted:
-            facts |= _answers(run, rows, labels, on_step)
-            asked = len(rows)
-        choice = coresets.checked(chosen.chooser(labels, budgets, **facts), labels, budgets, said.name)
-        _keep(run, rows[choice[0]], choice[1])
+    if local % said.every:
+        return {"images": len(chosen.rows), "asked": 0, "seconds": 0.0}
+    rows = torch.from_numpy(stage.rows).to(run.device)
+    labels = run.data.train.labels[rows]
+    budgets = budgets_of(said.share, stage.class_counts, local, stage.epochs)
+    facts: dict[str, Any] = {"seed": key_of(run.recipe.seed, "subset", run.epoch) % 2**63}
+    if {"gradients", "losses"} & chosen.chooser.wanted:
+        facts |= _answers(run, rows, labels, on_step)
+        asked = len(rows)
+    choice = coresets.checked(chosen.chooser(labels, budgets, **facts), labels, budgets, said.name)
+    _keep(run, rows[choice[0]], choice[1])
     return {"images": len(chosen.rows), "asked": asked, "seconds": time.perf_counter() - begin}
 
 
