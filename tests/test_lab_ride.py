@@ -120,6 +120,7 @@ def test_each_expert_has_a_last_layer_that_may_be_replaced() -> None:
     ("told", "says"),
     [
         ("{name: vit_tiny_patch16_224, experts: 3}", r"model\.experts: VisionTransformer cannot be divided"),
+        ("{name: resnet10t, experts: 3, options: {pretrained: true}}", r"model\.expert_width: pretrained weights fit"),
         ("{name: resnet32_cifar, experts: 0}", r"model\.experts: .*greater than or equal to 1"),
         ("{name: resnet32_cifar, experts: 2, expert_width: 0}", r"model\.expert_width: .*greater than 0"),
     ],

@@ -234,6 +234,11 @@ def create(
         DocumentError: timm does not know the name, the model does not take the options, or it cannot have experts.
     """
     check(name)
+    if experts is not None and expert_width < 1 and options.get("pretrained"):
+        raise DocumentError(
+            "pretrained weights fit experts of full width alone: set this to 1, or leave pretrained out",
+            path="model.expert_width",
+        )
 
     def build(**more: Any) -> nn.Module:
         return timm.create_model(name, num_classes=num_classes, **{**options, **more})
