@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from augkit_diffusion.allocate_command import _question
-from augkit_diffusion.allocating import CONTROL, RUNS, Allocation, Candidate, measure
+from augkit_diffusion.allocating import CONTROL, RUNS, Allocation, measure
+from augkit_diffusion.candidates import Candidate
 from augkit_diffusion.choosing import Choice
 from augkit_diffusion.evidence import real_data
 from augkit_diffusion.store import Store
@@ -157,9 +158,16 @@ def test_images_that_a_store_lacks_are_not_taken(tmp_path: Path) -> None:
     allocation = asked(written(tmp_path), options={"refused": 3}, splits=[0.0], weights=("1",))
     allocation.try_out()
     allocation.make(1, "local")
-    for candidate, take in allocation.taken().items():
+    taken = allocation.taken()
+    for candidate, take in taken.items():
         wanted = allocation.wanted[candidate].values()
         assert list(take.values()) == [number - number // 3 for number in wanted]
+    store = Store.open(allocation.store(0.0))
+    store.reject("mine", ["dog/000000.png"])  # then it is another training
+    fewer = allocation.taken()
+    assert all(sum(take.values()) == sum(taken[candidate].values()) - 1 for candidate, take in fewer.items())
+    names = [{task.name for task in allocation.tasks(one) if CONTROL not in task.name} for one in (taken, fewer)]
+    assert not names[0] & names[1] and len(names[0]) == len(names[1]) == 4
 
 
 def test_groups_are_filled_up_each_for_itself(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 
 if TYPE_CHECKING:
-    from augkit_diffusion.allocating import Question
+    from augkit_diffusion.candidates import Question
 
 BEST, RESULTS, PICTURE = "best.yaml", "allocation.json", "accuracy.png"
 
@@ -133,8 +133,8 @@ def _question(
     """What a command line asks; recipe, source and expressions are checked."""
     from augkit.lab.recipe import load_recipe
     from augkit.plugins import registry
-    from augkit_diffusion.allocating import WEIGHTS, Question
     from augkit_diffusion.allocation import check_request
+    from augkit_diffusion.candidates import WEIGHTS, Question
     from augkit_diffusion.making import real_only
 
     for one in weights:
@@ -178,7 +178,7 @@ def _numbers(
 
 def _best(question: Question, results: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe of the chosen candidate; its folder is meant from where `best.yaml` lies."""
-    from augkit_diffusion.allocating import Candidate
+    from augkit_diffusion.candidates import Candidate
     from augkit_diffusion.choosing import words
 
     row = results["candidates"][results["chosen"]]

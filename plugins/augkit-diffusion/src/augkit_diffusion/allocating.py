@@ -11,71 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from augkit.errors import AugkitError, DataError, DocumentError, StateError
+from augkit.errors import StateError
 from augkit.lab import folder as files
 from augkit_diffusion.allocation import by_budget, cells_of
-from augkit_diffusion.choosing import Choice
+from augkit_diffusion.candidates import SETTINGS, Candidate, Question, check_folder, check_validation, splits_for
+from augkit_diffusion.choosing import Choice, balanced
 from augkit_diffusion.chunks import Cell
-from augkit_diffusion.making import Order, Work, data_facts, foresee, open_work
+from augkit_diffusion.making import Work, data_facts, foresee, open_work
 
 if TYPE_CHECKING:
     from augkit.lab.data import Data
     from augkit.lab.jobs import Result, Task
-    from augkit.lab.recipe import Recipe
 
-SETTINGS, STORES, RUNS, DONE, LOGS = "settings.json", "stores", "runs", "done", "logs"
+STORES, RUNS, DONE, LOGS = "stores", "runs", "done", "logs"
 CONTROL = "control"
-SPLITS = (0.0, 0.3, 0.5)
-WEIGHTS = ("class_count", "1", "1 / class_count")
-"""In proportion to classes, all alike, inverse."""
-
-
-class Candidate(NamedTuple):
-    """One way to fill up."""
-
-    split: float
-    """Share of each class's real training images that only the source learns from; 0 has all in both."""
-    weights: str
-    ratio: float
-    """Synthetic images for each real one."""
-
-    @property
-    def name(self) -> str:
-        """What its files are called."""
-        return f"split{self.split:g}-ratio{self.ratio:g}-{_plain(self.weights)}"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is chosen among; order and recipe are checked."""
-
-    recipe: Recipe
-    """Without a store's images, without images set apart."""
-    order: Order
-    """For the source; its recipe and folder are put in for each store."""
-    splits: Sequence[float] | None
-    """None leaves them to the source, see `splits_for`."""
-    ratios: Sequence[float]
-    weights: Sequence[str]
-    seeds: Sequence[int]
-    sources: Mapping[str, Any]
-    """What the recipe's `sources` say besides: `share` or `replace`."""
-
-    def recipe_of(self, candidate: Candidate | None, take: Any = None, folder: str | None = None) -> dict[str, Any]:
-        """The recipe that a candidate, or the control, is trained by, as JSON."""
-        own = self.recipe.model_dump(mode="json")
-        if candidate is not None:
-            own["sources"] = {**self.sources, "folder": folder, "tuning": candidate.split, "take": take}
-        return own
 
 
 class Allocation:
@@ -203,7 +160,7 @@ class Allocation:
         ]
         for candidate, take in taken.items():
             place = {"store": str(self.store(candidate.split))}
-            recipes.append((candidate.name, self.question.recipe_of(candidate, take), place))
+            recipes.append((self._name(candidate, take), self.question.recipe_of(candidate, take), place))
         return [
             Task(
                 f"{name}-seed{seed}",
@@ -215,6 +172,12 @@ class Allocation:
             for name, recipe, place in recipes
         ]
 
+    def _name(self, candidate: Candidate, take: Mapping[str, Any]) -> str:
+        """Of a candidate's runs: others where its images became fewer, as after a filter."""
+        if _sum(take) == sum(self.wanted[candidate].values()):
+            return candidate.name
+        return f"{candidate.name}-{hashlib.sha256(json.dumps(take).encode()).hexdigest()[:6]}"
+
     def run(self, jobs: int, on: str, retry: bool = False) -> Choice:
         """Make and train what is missing, and choose.
 
@@ -224,9 +187,9 @@ class Allocation:
         from augkit.lab import jobs as spread
 
         check_folder(self.out)
-        self.try_out()
         settings = self._settings()
         self._same(settings)
+        self.try_out()
         self.say(self.words())
         with files.claim(self.out):
             files.write_json(self.out / SETTINGS, settings)
@@ -291,7 +254,7 @@ class Allocation:
             {**candidate._asdict(), "images": _sum(take), "take": take, "store": f"{STORES}/split-{candidate.split:g}"}
             for candidate, take in taken.items()
         ]
-        by_row = [scores(candidate.name) for candidate in taken]
+        by_row = [scores(self._name(candidate, take)) for candidate, take in taken.items()]
         val = self.data.val
         assert val is not None
         told = {
@@ -328,7 +291,6 @@ def measure(recipe: Mapping[str, Any], folder: str, store: str | None = None) ->
         `balanced`: the mean accuracy over classes, 0..1.
     """
     from augkit.lab.run import train
-    from augkit_diffusion.choosing import balanced
 
     place = Path(folder)
     if store is not None:
@@ -337,51 +299,5 @@ def measure(recipe: Mapping[str, Any], folder: str, store: str | None = None) ->
     return {"balanced": balanced(place / files.PER_CLASS)}
 
 
-def check_validation(data: Data) -> None:
-    """Raise unless every class has validation images.
-
-    Raises:
-        DocumentError: nothing, or too little, is held out.
-    """
-    advice = "say data.validation_per_class, such as --set data.validation_per_class=20"
-    if data.val is None:
-        raise DocumentError(f"validation images choose, and none are held out: {advice}", path="data")
-    seen = data.val.labels.cpu().bincount(minlength=data.num_classes)
-    if int(seen.min()) == 0:
-        name = data.class_names[int(seen.argmin())]
-        raise DocumentError(
-            f'class "{name}" has no validation image, so that none chooses for it: {advice}', path="data"
-        )
-
-
-def check_folder(out: Path) -> None:
-    """Raise unless a choice may be written or gone on with there; nothing is written."""
-    if out.exists() and not out.is_dir():
-        raise DataError("the place of the choice is taken by a file; choose another with --out", file=out)
-    if files.contents(out) and not (out / SETTINGS).exists():
-        raise DataError("this folder holds something else; choose another with --out", file=out)
-
-
-def splits_for(source: Any, name: str, asked: Sequence[float] | None) -> list[float]:
-    """The splits that are tried.
-
-    Raises:
-        AugkitError: the source learns from no real image, so that setting some apart would only lose them.
-    """
-    if getattr(source, "from_real", True):
-        return list(asked if asked is not None else SPLITS)
-    if asked is not None and any(asked):
-        raise AugkitError(
-            f'source "{name}" learns from no real image, so none need be set apart for it: say --splits 0'
-        )
-    return [0.0]
-
-
 def _sum(take: Mapping[str, Any]) -> int:
     return sum(_sum(one) if isinstance(one, Mapping) else int(one) for one in take.values())
-
-
-def _plain(text: str) -> str:
-    """An expression as a part of a file's name: `1 / class_count` as `1-class_count-1f2e3d`."""
-    short = "-".join(re.findall(r"[A-Za-z0-9_.]+", text))[:40]
-    return short if short == text else f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
