@@ -19,7 +19,7 @@ _ACCEPT = "invariance: accept"
 
 
 class InvarianceConstrained(nn.Module):
-    """Cross-entropy of the clean image, bounded on transformed ones (algorithm 2 of the paper, one sample an image).
+    """Cross-entropy of clean images, bounded on transformed ones (Hounie et al., ICML 2023, algorithm 2).
 
     The policy's first view is the clean image, the others are independent proposals. The first proposal begins the
     chain; a further one takes its place with probability min(1, its loss / the loss of the chain's state), so that

@@ -47,7 +47,7 @@ def constraint_picture(
             _between_groups(axes, [classes[c]["group"] for c in order])
             axes.set_ylabel("classes, most frequent on top", fontsize=8)
     _curves(figure.add_subplot(grid[1, :]), records)
-    figure.suptitle(f"{title}: where the chains ended, and what the constraint cost", fontsize=10)
+    figure.suptitle(f"{title}: where the chains ended, and how the constraint was kept", fontsize=10)
     return figure
 
 
