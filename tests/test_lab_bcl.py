@@ -129,7 +129,5 @@ def test_what_it_cannot_work_with_is_one_sentence(told: list[str], message: str,
 
 
 def test_a_last_layer_without_vectors_is_refused() -> None:
-    with pytest.raises(
-        DocumentError, match=r"weight vectors, one for each class, and a Conv2d has none"
-    ):
+    with pytest.raises(DocumentError, match=r"weight vectors, one for each class, and a Conv2d has none"):
         BCL(class_counts=torch.ones(3), head=nn.Conv2d(4, 3, 1))

@@ -31,6 +31,8 @@ OUTSIDE = {
     "cuda_monotone": "probes",
     "cuda_online": "probes",
     "domain_mixup": "mixup.across",
+    "invariance_proposals": "views",
+    "invariance_proposals_wide": "views",
 }
 """Strategies with a name that the rendering for models leaves out, and the part for which it does."""
 KEYWORDS = {"type", "properties", "required", "additionalProperties", "items", "enum", "anyOf", "description", "$ref"}
