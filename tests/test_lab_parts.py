@@ -153,6 +153,7 @@ def test_pictures_are_drawn_from_the_tables(tmp_path: Path, classes: int) -> Non
     used = np.random.RandomState(0).randint(0, 40, (6, classes, 4)).tolist()
     use = {"operators": ["rotate", "invert", "rotate", "color"], "used": used, "seen": [counts] * 6}
     files.write_json(tmp_path / files.OPERATORS, use)
+    (tmp_path / files.METRICS).touch()
     drawn = pictures.draw_run(tmp_path)
     assert [path.name for path in drawn] == ["accuracy_by_class.png", "operators_by_class.png"]
     for path in drawn:

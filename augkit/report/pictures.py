@@ -16,11 +16,14 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 COLORS = {"many": "#3b6ea5", "medium": "#d9893b", "few": "#a53b4f"}
 GREY = "#666666"
+LETTER = 0.065
+"""Inches that a letter of a class's name takes."""
 
 
 def draw_run(folder: Path) -> list[Path]:
@@ -54,7 +57,11 @@ def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
     counts = [int(row["train_images"]) for row in rows]
     measured = "test" if "test_images" in rows[0] else "validation"
     known = [float(row["accuracy"] or "nan") * 100 for row in rows]
-    figure, axes = plt.subplots(figsize=(max(7.5, min(14.0, 0.1 * len(rows) + 4)), 4), layout="constrained")
+    width, named = max(7.5, min(14.0, 0.1 * len(rows) + 4)), _names([row["name"] for row in rows])
+    below = 0.85 if len(rows) > 30 else 0.65 + (0.8 * named if named > 3 * LETTER else 0.0)  # they are slanted
+    figure, axes = plt.subplots(
+        figsize=(width, 3.2 + below), gridspec_kw=_inside(width, 3.2 + below, 0.7, 0.75, below, 0.35)
+    )
     axes.bar(range(len(rows)), known, color=[COLORS[row["group"]] for row in rows], width=0.85)
     axes.set(ylim=(0, 100), xlim=(-0.6, len(rows) - 0.4), ylabel=f"{measured} accuracy, %")
     axes.set_title(f"{title}: last epoch, by class")
@@ -70,8 +77,18 @@ def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
     images.plot(range(len(rows)), counts, color=GREY, marker="." if len(rows) <= 30 else None, linewidth=1)
     images.set(yscale="log", ylabel="training images (line)", ylim=(max(0.7, min(counts) / 1.5), max(counts) * 1.5))
     class_ticks(axes, [row["name"] for row in rows], along_x=True)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="lower center", ncols=3, frameon=False)
     return figure
+
+
+def _names(names: Sequence[str]) -> float:
+    """How long the longest name is that `class_ticks` writes, in inches."""
+    return LETTER * max(map(len, names)) if len(names) <= 30 else 0.0
+
+
+def _inside(width: float, height: float, left: float, right: float, below: float, above: float) -> dict[str, float]:
+    """Where the axes of a figure stand, all in inches. A layout that matplotlib finds takes longer than a small run."""
+    return {"left": left / width, "right": 1 - right / width, "bottom": below / height, "top": 1 - above / height}
 
 
 def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str], title: str) -> Figure:
@@ -80,10 +97,13 @@ def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str],
     order = sorted(range(len(counts)), key=lambda c: -counts[c])
     columns = min(5, len(operators))
     lines = math.ceil(len(operators) / columns)
-    height = 1.9 if len(counts) > 30 else max(1.5, 0.13 * len(counts) + 0.6)
-    size = (2.3 * columns + 1.6, height * lines + 0.9)
+    each = 1.6 if len(counts) > 30 else max(1.2, 0.13 * len(counts) + 0.3)
+    left, between = 0.55 + (_names(names) or 2 * LETTER), 0.3
+    width, height = left + 2.15 * columns + 1.0, (each + between) * lines + 0.9
+    inside = _inside(width, height, left, 1.0, 0.55, 0.65)
+    spaces = {"hspace": between / each, "wspace": 0.08}
     figure, grid = plt.subplots(
-        lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained"
+        lines, columns, figsize=(width, height), squeeze=False, sharex=True, sharey=True, gridspec_kw=inside | spaces
     )
     top = max(float(share.max()), 1e-9)
     image = None
@@ -100,10 +120,11 @@ def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str],
     for row in grid:
         class_ticks(row[0], [names[c] for c in order], along_x=False)
     figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel("classes, most frequent on top", fontsize=9)
+    figure.supylabel("classes, most frequent on top", fontsize=9, x=0.08 / width)
     figure.suptitle(f"{title}: which operators each class met", fontsize=10)
     if image is not None:
-        bar = figure.colorbar(image, ax=grid, shrink=0.8, pad=0.01)
+        place = (1 - 0.85 / width, inside["bottom"] + 0.05, 0.15 / width, inside["top"] - inside["bottom"] - 0.1)
+        bar = figure.colorbar(image, cax=figure.add_axes(place))
         bar.set_label("applications per image", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     return figure
@@ -140,7 +161,8 @@ def class_ticks(axes: Axes, names: list[str], *, along_x: bool) -> None:
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure so that it is there whole or not at all, and close it."""
     half = path.with_name(path.name + ".part")
-    figure.savefig(half, dpi=130, format="png")
+    figure.set_dpi(130)
+    FigureCanvasAgg(figure).print_png(half)  # draws it once, where savefig does twice
     plt.close(figure)
     half.replace(path)
     return path
