@@ -9,12 +9,14 @@ import random
 import re
 import signal
 import subprocess
-import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import yaml
 
@@ -31,7 +33,7 @@ from augkit.registry import Registry
 TINY = ("epochs=3", "data.test_share=0.8", "data.image_size=8", "data.imbalance=10")
 POLICIES = ("none", "trivialaugment")
 KILLS = int(os.environ.get("AUGKIT_KILLS", "8"))
-"""Of a grid, at random moments; 20 take some four minutes."""
+"""Of a grid, at random moments."""
 TIMED = {"minutes", "written", "seconds"}
 
 
@@ -48,6 +50,13 @@ def numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: numbers(item) for key, item in value.items() if key not in TIMED | {"command", "begins_at_epoch"}}
     return [numbers(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forks() -> Iterator[None]:
+    """Workers begin as forks, but for the test whose workers are fresh processes."""
+    with processes.forked_workers():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +125,10 @@ def test_a_run_of_a_grid_gives_the_numbers_of_one_alone(finished: tuple[Path, di
 
 @pytest.mark.slow
 def test_several_at_once_give_the_numbers_of_one_after_another(
-    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In fresh processes, whose sets and dictionaries are in another order."""
+    monkeypatch.setattr("augkit.lab.worker.subprocess", subprocess)
     out, _ = finished
     grid = tiny()
     quietly(grid, tmp_path / "cmp", jobs=2)
@@ -274,16 +285,15 @@ def test_a_failed_run_is_named_and_repeated_only_when_asked(tmp_path: Path, caps
     assert "no confidence intervals" in " ".join(tables.notes(results))
 
 
-def start(out: Path, *words: str) -> subprocess.Popen[str]:
+def start(out: Path, *words: str) -> processes.Command:
     told = [word for part in TINY for word in ("--set", part)]
-    command = [sys.executable, "-m", "augkit.cli", "compare", "demo", "--policy", ",".join(POLICIES), "--seeds", "2"]
-    return subprocess.Popen(
-        [*command, *told, "--out", str(out), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    given = ["compare", "demo", "--policy", ",".join(POLICIES), "--seeds", "2", *told, "--out", str(out), *words]
+    logs = Path(tempfile.mkdtemp(dir=out.parent))
+    return processes.Command(given, out.parent, os.environ, logs, forks=True)
 
 
 @pytest.mark.slow
-def test_one_process_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_in_a_folder(tmp_path: Path, server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from augkit.lab import folder
 
     out = tmp_path / "cmp"
@@ -302,21 +312,21 @@ def test_one_process_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(AugkitError, match="another process is at work in this folder"):
             run_one(recipe, str(place))
     finally:
-        first.kill()
-        first.communicate()
+        first.process.kill()
+        first.process.join()
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, server: None) -> None:
     out = tmp_path / "cmp"
     running = start(out)
     deadline = time.monotonic() + 60
     while not (out / "runs" / "none-ce-seed0" / "recipe.yaml").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    _, complaint = running.communicate(timeout=60)
-    assert running.returncode == 130 and "Traceback" not in complaint
-    last = complaint.splitlines()[-1]
+    os.kill(running.process.pid or 0, signal.SIGINT)
+    ended = running.end(120)
+    assert ended.returncode == 130 and "Traceback" not in ended.stderr
+    last = ended.stderr.splitlines()[-1]
     assert last.startswith("error: interrupted; the same command goes on: augkit compare demo --policy none,")
 
 
@@ -325,33 +335,30 @@ def progress(out: Path) -> set[tuple[str, int]]:
     return {(str(path), path.stat().st_mtime_ns) for path in out.glob("runs/*/metrics.jsonl")}
 
 
-def kill_at_random(places: list[Path], kills: int, seed: int, *told: str) -> None:
+def kill_at_random(places: list[Path], kills: int, longest: float, *told: str) -> None:
     """Kill a grid again and again, now at any moment from its start, now at one while it trains.
 
     It is the last of `places`; when it ends before it is killed, another one is begun and added.
     """
-    moments, killed = random.Random(seed), 0
+    moments, killed = random.Random(kills), 0
     while killed < kills:
         out = places[-1]
         before, running = progress(out), start(out, "--jobs", "2", *told)
         if killed % 3:
-            while progress(out) == before and running.poll() is None:
+            while progress(out) == before and running.process.is_alive():
                 time.sleep(0.01)
-        try:
-            running.wait(moments.uniform(0.0, 0.3 if killed % 3 else 8.0))
-        except subprocess.TimeoutExpired:
-            running.kill()
-        _, said = running.communicate()
-        assert running.returncode in (0, -signal.SIGKILL), said
-        killed += running.returncode != 0
-        if running.returncode == 0:
+        running.process.join(moments.uniform(0.0, 0.3 if killed % 3 else longest))
+        running.process.kill()
+        ended = running.end()
+        assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
+        killed += ended.returncode != 0
+        if ended.returncode == 0:
             places.append(out.with_name(f"killed-{len(places)}"))
 
 
 def let_end(out: Path, *told: str) -> None:
-    ended = start(out, "--jobs", "2", *told)
-    _, said = ended.communicate(timeout=300)
-    assert ended.returncode == 0, said
+    ended = start(out, "--jobs", "2", *told).end(300)
+    assert ended.returncode == 0, ended.stderr
 
 
 def same_as_undisturbed(out: Path, undisturbed: Path) -> None:
@@ -371,12 +378,12 @@ def same_as_undisturbed(out: Path, undisturbed: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("kills", "epochs"), [(3, 4), (KILLS, max(12, KILLS))])
-def test_kills_lose_nothing_and_change_no_number(kills: int, epochs: int, tmp_path: Path) -> None:
-    longer = f"epochs={epochs}"
-    quietly(tiny(longer), tmp_path / "undisturbed", jobs=2)
+def test_kills_lose_nothing_and_change_no_number(tmp_path: Path, server: None) -> None:
+    longer, began = f"epochs={max(12, KILLS)}", time.monotonic()
+    let_end(tmp_path / "undisturbed", "--set", longer)
+    took = time.monotonic() - began
     places = [tmp_path / "killed-0"]
-    kill_at_random(places, kills, kills, "--set", longer)
+    kill_at_random(places, KILLS, took, "--set", longer)
     let_end(places[-1], "--set", longer)
     for place in places:
         same_as_undisturbed(place, tmp_path / "undisturbed")

@@ -9,18 +9,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+TIMM = ROOT / "examples" / "timm_train.py"
 
 
 def run(name: str, *arguments: str) -> str:
+    """What it prints in a fresh process, as a reader would run it: each example once."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), *arguments],
         capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def run_again(path: Path, folder: Path, *arguments: str) -> str:
+    """The same in a process that has its imports already; `folder` is where it runs."""
+    logs = folder / "logs"
+    logs.mkdir(exist_ok=True)
+    done = processes.run_script(path, arguments, folder, logs)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -41,7 +53,7 @@ def test_the_timm_loop_learns_the_digits_within_a_minute() -> None:
 
 
 @pytest.mark.slow
-def test_the_timm_loop_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_the_timm_loop_goes_on_where_it_stopped(tmp_path: Path, server: None) -> None:
     folder = str(tmp_path / "run")
     options = (
         "--output",
@@ -54,20 +66,21 @@ def test_the_timm_loop_goes_on_where_it_stopped(tmp_path: Path) -> None:
         "--mixup-off-epoch",
         "2",
     )
-    assert "epoch 0" in run("timm_train.py", *options, "--epochs", "1")
-    output = run("timm_train.py", *options, "--epochs", "3", "--torchcompile", "eager", "--workers", "2")
+    assert "epoch 0" in run_again(TIMM, tmp_path, *options, "--epochs", "1")
+    output = run_again(TIMM, tmp_path, *options, "--epochs", "3", "--torchcompile", "eager", "--workers", "2")
     assert "policy state of epoch 0 loaded" in output
     assert re.findall(r"epoch (\d):", output) == ["1", "2"]
 
 
 @pytest.mark.slow
-def test_the_timm_loop_trains_on_folders(tmp_path: Path) -> None:
+def test_the_timm_loop_trains_on_folders(tmp_path: Path, server: None) -> None:
     for split in ("train", "val"):
         for name, colour in (("blue", (0, 0, 250)), ("red", (250, 0, 0))):
             (tmp_path / split / name).mkdir(parents=True)
             for k in range(8):
                 Image.new("RGB", (40 + k, 40), colour).save(tmp_path / split / name / f"{k}.png")
-    output = run("timm_train.py", "--data", str(tmp_path), "--batch-size", "4", "--epochs", "1", "--policy", "none")
+    words = ("--data", str(tmp_path), "--batch-size", "4", "--epochs", "1", "--policy", "none")
+    output = run_again(TIMM, tmp_path, *words)
     assert len(top1(output)) == 1
 
 

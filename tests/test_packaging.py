@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -117,6 +118,20 @@ def fresh_site(folder: Path) -> Path:
     return site
 
 
+def said_by(folder: Path, python: Path, *commands: list[str]) -> list[str]:
+    """What commands of augkit say that must succeed, one after another in one process of that Python."""
+    code = """
+import json, sys
+from typer.testing import CliRunner
+from augkit.cli.app import build
+results = [CliRunner().invoke(build(), words) for words in json.loads(sys.argv[1])]
+assert all(result.exit_code == 0 for result in results), [result.output for result in results]
+print(json.dumps([result.output for result in results]))
+"""
+    said: list[str] = json.loads(run_in(folder, python, "-c", code, json.dumps(commands)))
+    return said
+
+
 INSTALL = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed")
 
 
@@ -129,23 +144,21 @@ def test_a_new_plugin_builds_installs_and_works_in_a_fresh_environment(wheel: Pa
     site = fresh_site(tmp_path)
     python, command = tmp_path / "fresh/bin/python", tmp_path / "fresh/bin/augkit"
     run(python, *INSTALL, wheel, build(tmp_path / "mist", tmp_path))
-    where = run(python, "-c", "import augkit, augkit_mist; print(augkit.__file__, augkit_mist.__file__)")
-    assert all(Path(path).is_relative_to(site) for path in where.split())
 
     assert re.search(r"^augkit-mist 0\.1\.0 +1 operators, 1 strategies$", run(command, "plugins"), re.MULTILINE)
-    assert re.search(
-        r"^mist +opaque +0\.\.0\.5 share of white .*augkit-mist 0\.1\.0$", run(command, "operators"), re.MULTILINE
-    )
-    assert "mist" in run(command, "show", "mist")
+    operators, shown = said_by(tmp_path, python, ["operators"], ["show", "mist"])
+    assert re.search(r"^mist +opaque +0\.\.0\.5 share of white .*augkit-mist 0\.1\.0$", operators, re.MULTILINE)
+    assert "mist" in shown
     code = """
-import torch
+import torch, augkit, augkit_mist
 from augkit import Policy
+print(augkit.__file__, augkit_mist.__file__)
 images = torch.zeros(64, 3, 8, 8, dtype=torch.uint8)
 result, _ = Policy.load("mist", seed=3)(images, torch.zeros(64, dtype=torch.int64))
 white = (result > 0).flatten(1).any(1).float().mean()
 assert 0.1 < white < 0.6, white
 """
-    run(python, "-c", code)
+    assert all(Path(path).is_relative_to(site) for path in run(python, "-c", code).split())
     own_tests = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path / "mist")
     assert "3 passed" in own_tests
 
@@ -181,16 +194,18 @@ def test_our_plugins_build_and_install_beside_augkit(wheel: Path, tmp_path: Path
         assert any(file.endswith(".yaml") for file in kept)
         assert kept <= set(zipfile.ZipFile(wheels[-1]).namelist())
     run_in(tmp_path, python, *INSTALL, wheel, *wheels)
-    for module in (name.replace("-", "_") for name in OWN_PLUGINS):
-        where = run_in(tmp_path, python, "-c", f"import {module}; print({module}.__file__)")
-        assert Path(where.strip()).is_relative_to(site)
+    modules = [name.replace("-", "_") for name in OWN_PLUGINS]
+    code = f"import {', '.join(modules)}; print({', '.join(f'{module}.__file__' for module in modules)})"
+    assert all(Path(path).is_relative_to(site) for path in run_in(tmp_path, python, "-c", code).split())
     listed = run_in(tmp_path, command, "policies", "--json")
     for distribution, names in OWN_PLUGINS.items():
-        for name in names:
-            assert run_in(tmp_path, command, "show", name).startswith(f"{name}: ")
         assert listed.count(f'"from": "{distribution} 0.1.0"') == len(names)
-    for verb, option in (("levels", "--state"), ("write", "--llm"), ("search", "--evaluations"), ("synth", "plan")):
-        assert option in run_in(tmp_path, command, verb, "--help")
+    strategies = [name for names in OWN_PLUGINS.values() for name in names]
+    options = {"levels": "--state", "write": "--llm", "search": "--evaluations", "synth": "plan"}
+    commands = [["show", name] for name in strategies] + [[verb, "--help"] for verb in options]
+    told = said_by(tmp_path, python, *commands)
+    for (first, second), said in zip(commands, told, strict=True):
+        assert said.startswith(f"{second}: ") if first == "show" else options[first] in said
 
 
 @pytest.mark.parametrize("name", [name for names in OWN_PLUGINS.values() for name in names])
