@@ -86,6 +86,18 @@ def test_views_of_a_batch_are_one_batch(registry: Registry, monkeypatch: pytest.
     assert compiler.graphs == 1 and set(compiler.batches) == {32 * len(run.policy.views)}
 
 
+def test_of_views_that_a_loss_chooses_among_what_is_trained_on_is_compiled(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = Compiler(monkeypatch)
+    told = ["policy=invariance_proposals", "loss=invariance"]
+    plain, run = made(registry, *told), made(registry, *told, "compile=true")
+    for _ in range(2):
+        assert train_epoch(run)["loss"] == pytest.approx(train_epoch(plain)["loss"], rel=1e-3)
+    assert compiler.graphs == 1 and set(compiler.batches) == {32}
+    assert len(compiler.batches) == 2 * 2 * (len(run.data.train) // 32)
+
+
 def test_stages_and_probes_do_what_they_do_uncompiled(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = Compiler(monkeypatch)
     told = ["stages=[train, {finetune_head: {epochs: 1}}, {retrain_head: {epochs: 1}}]", "epochs=1"]
