@@ -159,7 +159,7 @@ def test_runs_that_cannot_be_asked(fresh: Path, tmp_path: Path) -> None:
 def made(policy: str, seed: int, clean: float, errors: Any, **told: Any) -> dict[str, Any]:
     by_name = {name: [errors] * 5 if isinstance(errors, float) else errors[i] for i, name in enumerate(CORRUPTIONS)}
     record = {"name": "r", "policy": policy, "loss": "ce", "seed": seed, "kind_sha256": policy, "clean": clean}
-    record |= {"labels_sha256": "a", "pixels": 16, "images": 100, "strategy": "imagenet_c", "strategy_sha256": "b"}
+    record |= {"test_sha256": "a", "pixels": 16, "images": 100, "strategy": "imagenet_c", "strategy_sha256": "b"}
     return record | {"strategy_seed": 0, "read": "the test set", "errors": by_name} | told
 
 
@@ -207,8 +207,8 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_what_cannot_be_compared() -> None:
     reference = [made("none", seed, 0.1, 0.4) for seed in range(2)]
-    with pytest.raises(DataError, match="labels_sha256 of r x seed 0 is z, of r none seed 0 a"):
-        tables.tabulate([made("x", 0, 0.1, 0.3, labels_sha256="z")], reference)
+    with pytest.raises(DataError, match="test_sha256 of r x seed 0 is z, of r none seed 0 a"):
+        tables.tabulate([made("x", 0, 0.1, 0.3, test_sha256="z")], reference)
     with pytest.raises(DataError, match="names no run with seed 5"):
         tables.tabulate([made("x", 5, 0.1, 0.3)], reference)
     with pytest.raises(DataError, match="runs of several recipes"):

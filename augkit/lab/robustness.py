@@ -176,6 +176,7 @@ def _subject(folder: Path, recipe: Recipe, data: Data, registry: Registry, devic
         "checkpoint_sha256": hashlib.sha256((folder / files.CHECKPOINT).read_bytes()).hexdigest(),
         "labels_sha256": data.labels_sha256,
         "subset_sha256": data.subset_sha256,
+        "test_sha256": _images_of(data.test),
         "images": len(data.test),
         "pixels": data.test.size,
         "strategy": STRATEGY,
@@ -185,6 +186,13 @@ def _subject(folder: Path, recipe: Recipe, data: Data, registry: Registry, devic
         "read": "the test set, after the last epoch; nothing is chosen by it",
     }
     return Subject(folder, recipe, run, record | _noted(folder, record))
+
+
+def _images_of(split: Split) -> str:
+    """SHA-256 of the positions of a split's images in their source, and of their labels: int64, little-endian."""
+    digest = hashlib.sha256(split.rows.astype("<i8").tobytes())
+    digest.update(split.labels.cpu().numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Training:

@@ -12,7 +12,7 @@ from augkit.lab import paired
 from augkit.lab.robustness import CORRUPTIONS, MISSING, SEVERITIES, Record, mean_error
 
 Results = dict[str, Any]
-_SAME_IMAGES = ("labels_sha256", "pixels", "strategy_sha256", "strategy_seed")
+_SAME_IMAGES = ("test_sha256", "pixels", "strategy_sha256", "strategy_seed")
 
 
 def normalised(record: Record, reference: Record) -> tuple[float | None, float | None]:
