@@ -8,7 +8,8 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EDITABLE := -e ".[dev,tensorboard]" $(foreach file,$(PLUGINS),-e $(patsubst %/,%,$(dir $(file))))
 
 # Workers share the cores, so each computes on one thread. Each begins with half of the files, so that what a file's tests
-# share is made once; compiled tests are kept, since compiling them takes a worker longer than importing torch.
+# share is made once, and with the slow ones (tests/conftest.py), so that none is left alone with one at the end; compiled
+# tests are kept, since compiling them takes a worker longer than importing torch. `test-llm` has the tests of a real model.
 TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help install demo test test-fast test-llm lint format bench docs clean
@@ -27,10 +28,10 @@ demo: $(STAMP)
 	$(BIN)/augkit demo --out runs/demo
 
 test: $(STAMP)
-	$(TEST)
+	$(TEST) -m "not llm"
 
 test-fast: $(STAMP)
-	$(TEST) -m "not slow"
+	$(TEST) -m "not slow and not llm"
 
 # A real language model on this machine, 100 MB of weights: the client builds from source in minutes, once.
 test-llm: $(STAMP) .venv/.llm-installed

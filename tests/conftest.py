@@ -31,6 +31,22 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, if it is there
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each of two workers, which begin with half of the tests each, do the files with the most slow ones first."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    slow = {path: sum(item.get_closest_marker("slow") is not None for item in tests) for path, tests in files.items()}
+    heavy = sorted((path for path in files if slow[path]), key=lambda path: -slow[path])
+    halves = [[item for path in part for item in files[path]] for part in (heavy[::2], heavy[1::2])]
+    for path in files:
+        if not slow[path]:
+            halves[len(halves[0]) >= len(items) / 2].extend(files[path])
+    items[:] = [*halves[0], *halves[1]]
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that reaches for another machine fails."""
