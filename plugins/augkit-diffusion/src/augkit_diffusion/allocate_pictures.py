@@ -14,8 +14,8 @@ COLORS = ("#3b6ea5", "#d9893b", "#a53b4f", "#4f8a5b", "#7a5ea8", "#8a6d3b", "#3b
 def draw(results: Mapping[str, Any], path: Path) -> Path:
     """A panel for each split: validation accuracy by the ratio of synthetic to real images, a line for each weights.
 
-    Whiskers and bands are standard errors over seeds; the band is what is had without synthetic images, a dashed line
-    that with as many training steps; a ring marks the chosen candidate.
+    Whiskers and bands are standard errors over seeds; bands are what is had without synthetic images, that of the
+    dashed line with as many training steps; a ring marks the chosen candidate.
     """
     from matplotlib import pyplot as plt
 
@@ -53,7 +53,7 @@ def draw(results: Mapping[str, Any], path: Path) -> Path:
     panels[0][0].set_ylabel("balanced accuracy, validation, %")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    better = "called better than none" if results["better"] else "not called better than none"
+    better = "called better than without" if results["better"] else "not called better than without"
     seeds = f"{len(results['seeds'])} seed{'s' * (len(results['seeds']) > 1)}"
     figure.suptitle(
         f"{results['recipe']}: {seeds}, whiskers are standard errors; the chosen one (ring) is {better}", fontsize=9
@@ -66,5 +66,4 @@ def _controls(axes: Any, controls: Mapping[str, Any]) -> None:
         mean, error = control["accuracy"]["mean"], control["accuracy"]["error"] or 0.0
         label = f"no synthetic images, {control['epochs']} epochs"
         axes.axhline(mean, color=GREY, linewidth=1, linestyle="--" if number else "-", label=label)
-        if not number:
-            axes.axhspan(mean - error, mean + error, color=GREY, alpha=0.18, linewidth=0)
+        axes.axhspan(mean - error, mean + error, color=GREY, alpha=0.1 if number else 0.2, linewidth=0)

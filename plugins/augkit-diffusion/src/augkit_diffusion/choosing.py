@@ -127,12 +127,18 @@ def verdict(
     elif not better:
         said.append("So it is not called better: more training steps on the real images alone do as much.")
     elif count > 1:
-        p = [one.get("p_holm") for one in chosen["differences"].values()]
-        left = all(value is not None and value < 1 - paired.LEVEL for value in p)
-        corrected = "holds" if left else "does not hold"
+        corrected = [one.get("p_holm") for one in chosen["differences"].values()]
+        held = sum(p is not None and p < 1 - paired.LEVEL for p in corrected)
+        left = (
+            "holds"
+            if held == len(corrected)
+            else f"holds against {held} of {len(corrected)}"
+            if held
+            else "does not hold"
+        )
         said.append(
-            f"It is called better; but it is one of {count} candidates that were looked at, of which the best is lucky"
-            f" too: after Holm's correction the difference {corrected} at 95 %."
+            f"It is called better, by the low bar of a standard error. The best of {count} candidates is lucky too:"
+            f" after Holm's correction for looking at {count} the difference {left} at 95 %."
         )
     return said
 
@@ -148,5 +154,8 @@ def _against(found: Mapping[str, Any] | None, what: str) -> str:
     size = f"Against {what}: {found['mean']:+.1f} ± {found['error']:.1f} points"
     if abs(found["mean"]) <= found["error"]:
         return f"{size}, no more than its standard error: noise."
-    between = "" if found["low"] is None else f" (95 % interval {found['low']:+.1f} to {found['high']:+.1f})"
-    return f"{size}{between}, {'better' if found['mean'] > 0 else 'worse'} by more than its standard error."
+    said = f"{size}, {'better' if found['mean'] > 0 else 'worse'} by more than its standard error"
+    if found["low"] is None:
+        return f"{said}."
+    inside = ", which contains 0" if found["low"] <= 0 <= found["high"] else ""
+    return f"{said}; its 95 % interval is {found['low']:+.1f} to {found['high']:+.1f}{inside}."

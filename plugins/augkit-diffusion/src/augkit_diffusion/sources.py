@@ -134,7 +134,7 @@ class Context:
     """What a source is told besides its options."""
 
     data: Data
-    """The recipe's data, without synthetic images."""
+    """The recipe's data, without synthetic images; where its `sources.tuning` sets some apart, those train."""
     recipe: Recipe
     folder: Path
     """Of the store. What the source learns belongs into `folder / "model"`; it need not exist yet."""
