@@ -23,7 +23,7 @@ LOOKED_AT = 16
 
 
 class Under(Sequence[Path]):
-    """Paths [N] below a folder, kept as the words of their list: half a million take 60 MB, as Paths 400."""
+    """Paths [N] below a folder, kept as the words of their list: iNaturalist's take 51 MB, as Path objects 134 more."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self.root, self.names = root, names
