@@ -135,8 +135,7 @@ def _keep(run: Training, rows: Tensor, weights: Tensor) -> None:
     said, chosen = run.recipe.subset, run.chosen
     assert said is not None and chosen is not None
     chosen.rows, chosen.weighted = rows, bool((weights != 1).any())
-    looks = sorted({"features", "inputs"} & run.stage.loss.wanted)
-    if chosen.weighted and looks:
+    if chosen.weighted and "features" in run.stage.loss.wanted:
         raise DocumentError(
             f'weights reach a loss through its logits, and "{run.stage.recipe.loss.name}" looks at {looks[0]} too: take'
             f" another loss, or a chooser without weights, such as {{name: {said.name}, weighted: false}} or random",
