@@ -137,8 +137,9 @@ def _keep(run: Training, rows: Tensor, weights: Tensor) -> None:
     chosen.rows, chosen.weighted = rows, bool((weights != 1).any())
     if chosen.weighted and "features" in run.stage.loss.wanted:
         raise DocumentError(
-            f'weights reach a loss through its logits, and "{run.stage.recipe.loss.name}" looks at {looks[0]} too: take'
-            f" another loss, or a chooser without weights, such as {{name: {said.name}, weighted: false}} or random",
+            f'weights reach a loss through its logits, and "{run.stage.recipe.loss.name}" looks at features too: take'
+            " another loss, or a chooser whose weights are 1, such as random or {name: facility_location, weighted:"
+            " false}",
             path="subset",
         )
     chosen.weights = torch.ones_like(chosen.weights).index_copy(0, rows, weights)
