@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from augkit_diffusion import png
 from augkit_diffusion.store import Store
@@ -263,7 +264,8 @@ def test_a_source_that_breaks_leaves_what_was_made(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_breaks_ends_all(tmp_path: Path) -> None:
     words = ("--target", 14, "--out", tmp_path / "synth", *STAMPS, "--jobs", 2, "--option", "fails=8")
-    done = synth("make", recipe(tmp_path), *words)
+    with processes.forked_workers():
+        done = synth("make", recipe(tmp_path), *words)
     assert done.exit_code == 2 and "RuntimeError: the model broke" in done.output
     assert 0 < len(Store(tmp_path / "synth", Store.open(tmp_path / "synth").settings).images()) < 33
 

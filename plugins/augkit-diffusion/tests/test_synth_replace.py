@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 from augkit_diffusion.making import real_only
 from augkit_diffusion.replacing import Images, Variant, opened, variants
@@ -87,7 +88,8 @@ def test_good_images_can_stand_in_and_noise_cannot(store: Store, tmp_path: Path)
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(recipe | {"data": {"source": "digits", "imbalance": 20}, "loss": "balanced_softmax"}))
     words = ["replace", path, store.folder, "--out", tmp_path / "out", "--classes", "8", "--classes", "9", "--seeds", 2]
-    result = synth(*words, "--json")
+    with processes.forked_workers():
+        result = synth(*words, "--json")
     assert result.exit_code == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
     rows = {row["variant"]: row for row in found["rows"]}

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from augkit_llm import cascade
 from augkit_llm.archive import FILE, Archive
@@ -91,11 +92,12 @@ def work(folder: Path, settings: Settings, budget: Budget, dies: int | None, err
     if dies is not None:
         _die_after(dies)
     try:
-        if (folder / FILE).exists() and not Archive.empty(folder / FILE):
-            go_on(folder)
-        else:
-            with new(folder, settings, budget) as search:
-                search.run()
+        with processes.forked_workers():
+            if (folder / FILE).exists() and not Archive.empty(folder / FILE):
+                go_on(folder)
+            else:
+                with new(folder, settings, budget) as search:
+                    search.run()
     except BaseException as error:
         errors.write_text(repr(error))
         raise

@@ -7,9 +7,12 @@ import os
 import random
 import shutil
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from augkit_llm.archive import FILE, Archive
@@ -35,6 +38,12 @@ BY_CLASS = {
     "title": "more of it for frequent classes",
     "pipeline": [{"rotate": {"p": "class_count[y] / max(class_count, over=classes)"}}],
 }
+
+
+@pytest.fixture(autouse=True)
+def forks() -> Iterator[None]:
+    with processes.forked_workers():
+        yield
 
 
 def begun(folder: Path, documents: list[dict[str, Any]], evaluations: int, name: str = "found") -> Path:
@@ -103,7 +112,9 @@ def test_kills_in_the_finale_change_nothing(tmp_path: Path) -> None:
     with new(tmp_path / "whole", chosen, Budget(8, usd=3.0)) as search:
         search.run()
     shutil.copytree(tmp_path / "whole", tmp_path / "found")
+    took = time.monotonic()
     finish(tmp_path / "whole", None)
+    took = time.monotonic() - took
     folder, left = tmp_path / "found", list[int]()
     while True:
         before = stored(folder)
@@ -111,7 +122,7 @@ def test_kills_in_the_finale_change_nothing(tmp_path: Path) -> None:
         process = FORK.Process(target=finish, args=(folder, stores))
         process.start()
         if len(left) == len(STORES):
-            process.join(random.Random(0).uniform(1, 6))
+            process.join(random.Random(0).uniform(0, took))
             process.kill()
         process.join()
         after = stored(folder)

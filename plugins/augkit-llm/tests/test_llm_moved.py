@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from augkit_llm.archive import FILE, Archive
 from augkit_llm.budget import Budget
@@ -16,12 +17,19 @@ from augkit_llm.evaluate import RUNS, Stage, measure, read_test
 from augkit_llm.finale import TEST, TWIN, close
 from augkit_llm.opening import resumed
 from augkit_llm.report import write
+from llm_kill_parts import FORK
 from llm_search_parts import document, dump, new, quiet, recipe, reply, settings, transcript
 
 from augkit.lab import jobs
 
 STAGES = (Stage("warm", 1, 1, warm=True),)
 BY_CLASS = {**document(0.5), "pipeline": [{"rotate": {"p": "class_count[y] / max(class_count, over=classes)"}}]}
+
+
+@pytest.fixture(autouse=True)
+def forks() -> Iterator[None]:
+    with processes.forked_workers():
+        yield
 
 
 def begin(folder: Path, name: str) -> Path:
@@ -111,7 +119,7 @@ def test_a_training_run_that_was_killed_goes_on_after_a_move(
     expected = measure(**task(tmp_path / "whole"))
     said = task(tmp_path / "old")
     run = Path(said["out"])
-    process = multiprocessing.get_context("spawn").Process(target=measure, kwargs=said)
+    process = FORK.Process(target=measure, kwargs=said)
     process.start()
     while not (run / "checkpoint.pt").exists():
         assert process.is_alive()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from augkit_llm.archive import FILE, Archive
 from augkit_llm.budget import Budget
@@ -342,7 +343,8 @@ def test_chance_searches_on_real_training_and_its_best_can_be_loaded(
     monkeypatch.undo()
     stages = (Stage("short", 1, 2, keep=1), Stage("warm", 1, 2, warm=True))
     chosen = settings(tmp_path, ["none"], 2, stages)
-    with new(tmp_path / "found", chosen, Budget(evaluations=2 * 3 * 2 + 2 + 6), place=Place(minutes=10)) as search:
+    budget = Budget(evaluations=2 * 3 * 2 + 2 + 6)
+    with processes.forked_workers(), new(tmp_path / "found", chosen, budget, place=Place(minutes=10)) as search:
         stop = search.run()
         facts = search.standing.facts(search.budget)
     assert stop.reason == "evaluations"

@@ -19,7 +19,7 @@ from llm_search_parts import dump, many_replies, settings, transcript
 from augkit import Policy
 
 KILLS = int(os.environ.get("AUGKIT_KILLS", "8"))
-"""At random moments, over as many searches as it takes; 50 take some minutes."""
+"""At random moments, over as many searches as it takes; 50 take a minute or two."""
 STAGES = (Stage("short", 1, 2, keep=2), Stage("full", 3, 2))
 BUDGET = Budget(evaluations=12 + 2 * 10, usd=5.0)
 
