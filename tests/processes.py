@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads do not ou
 
 import multiprocessing
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -143,6 +144,7 @@ def _command(
         with path.open("wb") as file:
             os.dup2(file.fileno(), number)
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what begins in the background ignores it
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [str(script or "augkit"), *arguments]

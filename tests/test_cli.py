@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from conftest import Command
@@ -305,19 +306,18 @@ def test_debug_shows_the_traceback(augkit: Command) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_interrupted_training_says_how_to_go_on(tmp_path: Path, server: None) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "augkit.cli", "train", "demo", "--set", "epochs=500", "--out", str(out)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = ["train", "demo", "--set", "epochs=500", "--out", str(out)]
+    running = processes.Command(words, tmp_path, os.environ, tmp_path)
     deadline = time.monotonic() + 90
-    while not (out / "checkpoint.pt").exists() and running.poll() is None and time.monotonic() < deadline:
+    while not (out / "checkpoint.pt").exists() and running.process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert (out / "checkpoint.pt").exists(), running.communicate()[1] if running.poll() is not None else "no checkpoint"
-    running.send_signal(signal.SIGINT)
-    _, complaint = running.communicate(timeout=60)
-    assert running.returncode == 130, complaint
-    assert "Traceback" not in complaint
-    last = complaint.splitlines()[-1]
+    os.kill(running.process.pid or 0, signal.SIGINT)
+    ended = running.end(120)
+    assert (out / "checkpoint.pt").exists() and ended.returncode == 130, ended.stderr
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.splitlines()[-1]
     assert last == (
         "error: interrupted; go on from the last checkpoint with: "
         f"augkit train demo --set epochs=500 --out {out} --resume"
