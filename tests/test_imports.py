@@ -81,5 +81,8 @@ start = time.perf_counter(); import torch
 middle = time.perf_counter(); import augkit
 print((time.perf_counter() - start) / (middle - start))
 """
-    ratio = min(float(fresh(code)) for _ in range(3))  # the machine may be busy with other things
+    ratio = 1.5
+    for _ in range(3):  # the machine may be busy with other things
+        if ratio >= 1.5:
+            ratio = float(fresh(code))
     assert 1 < ratio < 1.5

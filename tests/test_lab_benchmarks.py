@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -45,8 +46,11 @@ def test_an_epoch_is_split_and_runs_go_together_on_a_bare_machine(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_probes_are_asked_alike_before_and_after(tmp_path: Path) -> None:
-    found, said = made(["benchmarks/probes.py", "--smoke", "--out"], tmp_path / "probes.json")
+def test_probes_are_asked_alike_before_and_after(tmp_path: Path, server: None) -> None:
+    out = tmp_path / "probes.json"
+    done = processes.run_script(ROOT / "benchmarks/probes.py", ["--smoke", "--out", str(out)], ROOT, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, said = json.loads(out.read_text()), done.stdout
     assert found["images_asked"] == 66_000 and found["classes_measured"] == 1
     names = [row["name"] for row in found["rows"]]
     assert len(names) == 4 and names[0].startswith("before: Pillow") and names[2].startswith("after: augkit")
