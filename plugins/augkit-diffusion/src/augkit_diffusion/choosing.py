@@ -127,20 +127,21 @@ def verdict(
     elif not better:
         said.append("So it is not called better: more training steps on the real images alone do as much.")
     elif count > 1:
-        corrected = [one.get("p_holm") for one in chosen["differences"].values()]
-        held = sum(p is not None and p < 1 - paired.LEVEL for p in corrected)
-        left = (
-            "holds"
-            if held == len(corrected)
-            else f"holds against {held} of {len(corrected)}"
-            if held
-            else "does not hold"
-        )
         said.append(
-            f"It is called better, by the low bar of a standard error. The best of {count} candidates is lucky too:"
-            f" after Holm's correction for looking at {count} the difference {left} at 95 %."
+            f"It is called better, by the low bar of a standard error. {_corrected(chosen['differences'], count)}"
         )
     return said
+
+
+def _corrected(differences: Mapping[str, Any], count: int) -> str:
+    """What is left where several were looked at."""
+    lucky = f"The best of {count} candidates is lucky too"
+    p = [None if found is None else found.get("p_holm") for found in differences.values()]
+    if None in p:
+        return f"{lucky}, and fewer than {paired.FEWEST} seeds cannot tell how much of it is luck."
+    held = sum(value < 1 - paired.LEVEL for value in p if value is not None)
+    left = "holds" if held == len(p) else f"holds against {held} of {len(p)}" if held else "does not hold"
+    return f"{lucky}: after Holm's correction for looking at {count} the difference {left} at 95 %."
 
 
 def _percent(mean: Mapping[str, Any]) -> str:
