@@ -297,7 +297,7 @@ def test_faults_of_a_stage_have_its_line(registry: Registry, tmp_path: Path) -> 
         load_recipe(path, registry)
     assert [str(problem).replace(str(path), "") for problem in caught.value.problems] == [
         ':3: loss.gama: there is no option "gama" here. Did you mean "gamma"?',
-        ':6: stages[1]: there is no stage "tune" here. Valid: dfr, finetune_head, retrain_head, train.',
+        ':6: stages[1]: there is no stage "tune" here. Valid: dfr, finetune_head, max_norm_head, retrain_head, train.',
     ]
 
 
