@@ -6,13 +6,12 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 
@@ -24,7 +23,8 @@ RECIPE = (
     "model.options={drop_rate: 0.2}",  # the model draws from torch's own generator
     "data.validation=0.2",
     "data.imbalance=10",
-    "data.image_size=16",
+    "data.image_size=8",
+    "data.test_share=0.6",
     "epochs=2",
 )
 STAGED = (
@@ -32,7 +32,8 @@ STAGED = (
     "loss={name: ldam_drw, from: 0.5}",
     "sampler=square_root",
     "data.imbalance=10",
-    "data.image_size=16",
+    "data.image_size=8",
+    "data.test_share=0.6",
     "epochs=2",
     "stages=[train, {finetune_head: {epochs: 2, lr: 0.2, sampler: class_balanced, balance: classes}},"
     " {retrain_head: {epochs: 1, mixing: false}}, {train: {epochs: 1, schedule: constant, sampler: inverse}}]",
@@ -158,28 +159,28 @@ def test_death_in_the_middle_of_every_file(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "told", [(*RECIPE, "epochs=12", "batch_size=4"), (*STAGED, "epochs=8", "batch_size=4")], ids=["one", "staged"]
+    "told", [(*RECIPE, "epochs=12", "batch_size=8"), (*STAGED, "epochs=8", "batch_size=8")], ids=["one", "staged"]
 )
-def test_sigkill_at_random_moments(told: tuple[str, ...], tmp_path: Path) -> None:
+def test_sigkill_at_random_moments(told: tuple[str, ...], tmp_path: Path, server: None) -> None:
     reference = train("demo", told, tmp_path / "reference")
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "augkit.cli", "train", "demo", "--out", str(out), "--resume"]
-    command += [argument for setting in told for argument in ("--set", setting)]
+    words = ["train", "demo", "--out", str(out), "--resume"]
+    words += [argument for setting in told for argument in ("--set", setting)]
     generator, reached = random.Random(0), []
     for beyond in (0, 1, 3):  # epochs to let pass in this life
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ))
+        running = processes.Command(words, tmp_path, os.environ, tmp_path)
         goal = len(lines(out)) + beyond
         deadline = time.monotonic() + 240  # the machine may be busy with other things
-        while (not (out / files.RECIPE).exists() or len(lines(out)) < goal) and process.poll() is None:
+        while (not (out / files.RECIPE).exists() or len(lines(out)) < goal) and running.process.is_alive():
             assert time.monotonic() < deadline, "the run is stuck"
             time.sleep(0.002)
-        time.sleep(generator.uniform(0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        _, complaint = process.communicate()
-        assert process.returncode == -signal.SIGKILL, complaint.decode()
+        time.sleep(generator.uniform(0, 0.15))
+        running.process.kill()
+        ended = running.end()
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
         reached.append(len(lines(out)))
     assert reached[-1] >= 4 and not (out / files.SUMMARY).exists()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=240)
+    assert processes.Command(words, tmp_path, os.environ, tmp_path).end(240).returncode == 0
     assert_same_run(reference, out)
 
 
