@@ -21,9 +21,11 @@ from augkit.lab.jobs import Limits, Result, Task
 HERE = "test_compare_jobs"
 
 
-def square(number: int, after: float = 0.0, note: str | None = None) -> dict[str, Any]:
-    """A task: waits, counts its calls in a file, and returns."""
+def square(number: int, after: float = 0.0, note: str | None = None, until: str | None = None) -> dict[str, Any]:
+    """A task: waits, also until a file is there, counts its calls in a file, and returns."""
     time.sleep(after)
+    while until is not None and not Path(until).exists():
+        time.sleep(0.01)
     if note is not None:
         with open(note, "a") as file:
             file.write(f"{number}\n")
@@ -60,7 +62,9 @@ def task(name: str, function: str = "square", **arguments: Any) -> Task:
 
 
 def test_results_come_in_the_tasks_order_from_several_processes(tmp_path: Path) -> None:
-    tasks = [task(f"t{i}", number=i, after=0.5 if i == 0 else 0.0) for i in range(5)]
+    note = str(tmp_path / "note")
+    tasks = [task("t0", number=0, until=note), *(task(f"t{i}", number=i) for i in (1, 2, 3))]
+    tasks.append(task("t4", number=4, note=note))  # begun when others are done
     seen: list[str] = []
     results = jobs.map(tasks, jobs=2, logs=tmp_path, done=lambda result: seen.append(result.name))
     assert [result.value["square"] for result in results] == [0, 1, 4, 9, 16]
