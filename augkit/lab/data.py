@@ -143,6 +143,39 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
         DataError: the source cannot be read, or has too few images for what was asked; or the images of `sources` were
             made from some that would validate or test.
     """
+    source, marks, size = _opened(recipe)
+    chosen = _choose(recipe, source, np.flatnonzero(~marks))
+    real, learnt = _tuning(recipe, source, chosen.train, 0.0 if sources is None else sources.tuning)
+    rows = np.sort(np.concatenate([real, np.flatnonzero(marks)]))
+    digest = index_hash(np.concatenate([chosen.subset, np.flatnonzero(marks)]))
+    added = ""
+    if sources is not None and sources.folder is not None:
+        more, before = _more(source, sources), len(marks)
+        source, marks, added = _with(source, more), np.append(marks, np.ones(len(more.files.labels), bool)), more.digest
+        rows = np.concatenate([rows, np.arange(before, len(marks))])
+    counts = np.bincount(source.splits["train"].labels[rows], minlength=len(source.class_names))
+    if (counts == 0).any():
+        raise DataError(f'class "{source.class_names[int(counts.argmin())]}" has no training image; remove the class')
+    cut = _Cut(source, marks, size, recipe.memory, torch.device(device))
+    data = Data(
+        train=cut.training(rows),
+        val=cut.val(chosen.val),
+        test=cut.test(chosen.test),
+        class_names=source.class_names,
+        class_counts=torch.from_numpy(counts),
+        subset_sha256=digest,
+        synthetic=marks[rows],
+        group_names=source.group_names,
+        added_sha256=added,
+        tuning=None if learnt is None else cut.training(learnt),
+    )
+    if sources is not None and sources.folder is not None:
+        seen.check(Path(sources.folder).expanduser(), data)
+    return data
+
+
+def _opened(recipe: DataRecipe) -> tuple[Source, np.ndarray, int]:
+    """The source, [N] bool which of its training images are synthetic, and the size that images are brought to."""
     source = open_source(
         recipe.source,
         root=recipe.root,
@@ -153,45 +186,49 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
     marks = source.synthetic
     marks = np.zeros(len(source.splits["train"].labels), bool) if marks is None else marks
     size = recipe.image_size or _common_size(source)
-    if recipe.groups == "border":
-        source = with_borders(source, recipe.subset_seed)
-    chosen = _choose(recipe, source, np.flatnonzero(~marks))
-    real, learnt = _tuning(recipe, source, chosen.train, 0.0 if sources is None else sources.tuning)
-    rows = np.sort(np.concatenate([real, np.flatnonzero(marks)]))
-    digest = index_hash(np.concatenate([chosen.subset, np.flatnonzero(marks)]))
-    added = ""
-    if sources is not None and sources.folder is not None:
-        more = open_added(
-            Path(sources.folder).expanduser(),
-            source.class_names,
-            source.group_names if "train" in source.groups else None,
-            sources.take,
-        )
-        before, added = len(marks), more.digest
-        source, marks = _with(source, more), np.concatenate([marks, np.ones(len(more.files.labels), bool)])
-        rows = np.concatenate([rows, np.arange(before, len(marks))])
-    counts = np.bincount(source.splits["train"].labels[rows], minlength=len(source.class_names))
-    if (counts == 0).any():
-        raise DataError(f'class "{source.class_names[int(counts.argmin())]}" has no training image; remove the class')
-    device = torch.device(device)
+    return with_borders(source, recipe.subset_seed) if recipe.groups == "border" else source, marks, size
 
-    def split(name: str, some: np.ndarray | None) -> Split:
-        reader, groups = source.splits[name], source.groups.get(name)
-        some = np.arange(len(reader.labels)) if some is None else some
-        return _split(reader, some, size, recipe.memory, device, None if groups is None else groups[some])
 
-    def trained_on(some: np.ndarray) -> Split:
-        return replace(split("train", some), is_synthetic=torch.from_numpy(marks[some]).to(device))
+def _more(source: Source, sources: SourcesRecipe) -> Added:
+    """The images that `sources` add."""
+    groups = source.group_names if "train" in source.groups else None
+    return open_added(Path(sources.folder or "").expanduser(), source.class_names, groups, sources.take)
 
-    own = split("val", None) if "val" in source.splits else None
-    val = split("train", chosen.val) if chosen.val is not None else own
-    test = split("train", chosen.test) if chosen.test is not None else split("test", None)
-    train, tuning = trained_on(rows), None if learnt is None else trained_on(learnt)
-    names, of_class = source.class_names, torch.from_numpy(counts)
-    data = Data(train, val, test, names, of_class, digest, marks[rows], source.group_names, added, tuning)
-    if sources is not None and sources.folder is not None:
-        seen.check(Path(sources.folder).expanduser(), data)
-    return data
+
+@dataclass(frozen=True)
+class _Cut:
+    """How splits are cut out of a source."""
+
+    source: Source
+    marks: np.ndarray
+    """[N] bool: which training images are synthetic."""
+    size: int
+    memory: int
+    device: torch.device
+
+    def of(self, name: str, rows: np.ndarray | None) -> Split:
+        """Some images of one of the source's splits; None is all."""
+        reader, groups = self.source.splits[name], self.source.groups.get(name)
+        rows = np.arange(len(reader.labels)) if rows is None else rows
+        held = None
+        if len(rows) * 3 * self.size * self.size <= self.memory * 2**20:
+            held = _hold(reader, rows, self.size).to(self.device)
+        known = None if groups is None else torch.from_numpy(groups[rows]).to(self.device)
+        return Split(torch.from_numpy(reader.labels[rows]).to(self.device), held, reader, rows, self.size, known)
+
+    def training(self, rows: np.ndarray) -> Split:
+        """Training images, with their marks."""
+        return replace(self.of("train", rows), is_synthetic=torch.from_numpy(self.marks[rows]).to(self.device))
+
+    def val(self, rows: np.ndarray | None) -> Split | None:
+        """Training images that were held out, else the source's own split, if it has one."""
+        if rows is not None:
+            return self.of("train", rows)
+        return self.of("val", None) if "val" in self.source.splits else None
+
+    def test(self, rows: np.ndarray | None) -> Split:
+        """Training images that were held out, else the source's own split."""
+        return self.of("test", None) if rows is None else self.of("train", rows)
 
 
 class _Chosen(NamedTuple):
@@ -290,16 +327,6 @@ def in_batches(order: Tensor, size: int) -> list[Tensor]:
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
-
-
-def _split(
-    reader: Reader, rows: np.ndarray, size: int, memory: int, device: torch.device, groups: np.ndarray | None
-) -> Split:
-    labels = torch.from_numpy(reader.labels[rows]).to(device)
-    held = None
-    if len(rows) * 3 * size * size <= memory * 2**20:
-        held = _hold(reader, rows, size).to(device)
-    return Split(labels, held, reader, rows, size, None if groups is None else torch.from_numpy(groups).to(device))
 
 
 def _hold(reader: Reader, rows: np.ndarray, size: int) -> Tensor:
