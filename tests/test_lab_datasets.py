@@ -262,7 +262,19 @@ def test_lists_of_ones_own(photos: Path) -> None:
         ({"my_train": "photos/b.jpg 0\n\nphotos/gone.jpg 1\n"}, r'my_train\.txt:3: the image ".*gone\.jpg" is listed'),
         (
             {"my_train": "photos/b.jpg 0\nphotos/c.jpg 1\n", "my_test": "photos/d.jpg 0\nphotos/c.jpg 1\n"},
-            r'my_test\.txt:2: "photos/c\.jpg" is in another list too',
+            r'my_test\.txt:2: "photos/c\.jpg" is in another list too \(my_train\.txt:2\)',
+        ),
+        (
+            {"my_train": "photos/b.jpg 0\nphotos/a one.jpg 1\n", "my_test": "./photos//a one.jpg 1\n"},
+            r'my_test\.txt:1: "\./photos//a one\.jpg" is in another list too \(my_train\.txt:2\)',
+        ),
+        (
+            {"my_train": "photos/b.jpg 0\nphotos/c.jpg 1\nphotos/../photos/b.jpg 1\n"},
+            r'my_train\.txt:3: "photos/\.\./photos/b\.jpg" has the label "1" here and "0" in line 1: remove one',
+        ),
+        (
+            {"my_train": "photos/b.jpg 0\nphotos/c.jpg -1\n"},
+            r"my_train\.txt:2: the label is -1; count classes from 0 without gaps",
         ),
         (
             {"my_train": "photos/b.jpg cat\nphotos/c.jpg dog\n", "my_test": "photos/d.jpg dig\n"},
@@ -275,6 +287,20 @@ def test_wrong_lists_are_told_with_their_line(photos: Path, lists: dict[str, str
     with pytest.raises(DataError, match=says) as caught:
         open_source(str(own_lists(photos, **lists)))
     assert "\n" not in str(caught.value)
+
+
+def test_an_absolute_path_is_the_same_image_and_a_line_may_come_again(photos: Path) -> None:
+    train = own_lists(photos, my_train=f"{photos}/photos/b.jpg 0\nphotos/c.jpg 1\n", my_test="photos/b.jpg 0")
+    with pytest.raises(DataError, match=r'my_test\.txt:1: "photos/b\.jpg" is in another list too'):
+        open_source(str(train))
+    train = own_lists(photos, my_train="photos/b.jpg 0\nphotos/c.jpg 1\nphotos/b.jpg 0\n", my_test="photos/d.jpg 0")
+    assert open_source(str(train)).splits["train"].labels.tolist() == [0, 1, 0]
+
+
+def test_a_gap_in_labels_is_told_with_its_list(photos: Path) -> None:
+    told = own_lists(photos, my_train="photos/b.jpg 0\nphotos/c.jpg 0\nphotos/d.jpg 2\n", my_test="photos/e.jpg 0")
+    with pytest.raises(DataError, match=r'my_train\.txt: class "1" has no training image; count .* without gaps'):
+        load(DataRecipe(source=str(told), image_size=8))
 
 
 def test_a_file_that_goes_missing_later_is_told_by_its_line(tmp_path: Path) -> None:

@@ -155,7 +155,9 @@ def load(recipe: DataRecipe, device: torch.device | str = "cpu", sources: Source
         rows = np.concatenate([rows, np.arange(before, len(marks))])
     counts = np.bincount(source.splits["train"].labels[rows], minlength=len(source.class_names))
     if (counts == 0).any():
-        raise DataError(f'class "{source.class_names[int(counts.argmin())]}" has no training image; remove the class')
+        name, listed = source.class_names[int(counts.argmin())], Path(recipe.source).suffix == ".txt"
+        way = "count classes from 0 without gaps, and name no others in classes.txt" if listed else "remove the class"
+        raise DataError(f'class "{name}" has no training image; {way}', file=Path(recipe.source) if listed else None)
     cut = _Cut(source, marks, size, recipe.memory, torch.device(device))
     data = Data(
         train=cut.training(rows),

@@ -6,6 +6,7 @@ A line is `PATH LABEL`, the label being its last word, or with tabs `PATH<TAB>LA
 from __future__ import annotations
 
 import json
+import os.path
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,18 +93,18 @@ def open_list(train: Path, root: Path | None = None, *, named_by_folder: bool = 
         named_by_folder: name each class by the folders between an image's first folder and its file.
 
     Raises:
-        DataError: a line is wrong, an image is in two lists, or an image's file is not there.
+        DataError: a line is wrong, an image is in two lists or has two labels, or an image's file is not there.
     """
+    place = root or train.parent
     lists = {"train": train, **_beside(train)}
     if "val" in lists and "test" not in lists:
         lists["test"] = lists.pop("val")  # as in folders: of two splits the one that is held out is the test set
     rows = {split: read_list(path) for split, path in lists.items()}
-    _refuse_shared(lists, rows)
+    _refuse_repeated(lists, rows, place)
     labels, names = _labels(lists, rows)
     if named_by_folder:
         names = _by_folder(rows["train"].names, labels["train"], names)
     groups, group_names = _groups(lists, rows)
-    place = root or train.parent
     splits = {
         split: listed(place, found.names, labels[split], lists[split], found.lines) for split, found in rows.items()
     }
@@ -145,24 +146,44 @@ def read_list(path: Path) -> Rows:
     return Rows(columns[0], columns[1], columns[2] if wanted == 3 else None, lines)
 
 
-def _refuse_shared(lists: Mapping[str, Path], rows: Mapping[str, Rows]) -> None:
-    """Raise if an image is in two splits: what trains must not measure."""
-    known = set(rows["train"].names)
-    for split in [split for split in rows if split != "train"]:
-        for name, line in zip(rows[split].names, rows[split].lines, strict=True):
-            if name in known:
+def _refuse_repeated(lists: Mapping[str, Path], rows: Mapping[str, Rows], place: Path) -> None:
+    """Raise if an image is in two splits, as what trains must not measure, or in one with two labels."""
+    before: dict[str, dict[str, int]] = {}
+    for split, found in rows.items():
+        first: dict[str, int] = {}
+        for i, written in enumerate(found.names):
+            name = _one_way(written, place)
+            for other, known in before.items():
+                if name in known:
+                    there = f"{lists[other].name}:{rows[other].lines[known[name]]}"
+                    raise DataError(
+                        f'"{written}" is in another list too ({there}), and an image must not both train and measure:'
+                        " remove one of the lines",
+                        file=lists[split],
+                        line=int(found.lines[i]),
+                    )
+            j = first.setdefault(name, i)
+            if found.labels[j] != found.labels[i]:
                 raise DataError(
-                    f'"{name}" is in another list too, and an image must not both train and measure: remove one of'
-                    " the lines",
+                    f'"{written}" has the label "{found.labels[i]}" here and "{found.labels[j]}" in line'
+                    f" {found.lines[j]}: remove one of the lines",
                     file=lists[split],
-                    line=int(line),
+                    line=int(found.lines[i]),
                 )
-        known |= set(rows[split].names)
+        before[split] = first
+
+
+def _one_way(name: str, place: Path) -> str:
+    """The same for all ways of writing a path; links are not followed, which would ask the disk about every image."""
+    if name[0] not in "./" and "/." not in name and "//" not in name:
+        return name
+    return os.path.relpath(place / name, place)
 
 
 def _labels(lists: Mapping[str, Path], rows: Mapping[str, Rows]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Labels as numbers by split, and the names of the classes."""
     said = sorted({label for found in rows.values() for label in set(found.labels)})
+    _refuse_negative(lists, rows, said)
     if not all(label.isdecimal() and label.isascii() for label in said):
         names = tuple(sorted(set(rows["train"].labels)))
         return {split: numbers(found.labels, names, lists[split], found.lines) for split, found in rows.items()}, names
@@ -178,6 +199,21 @@ def _labels(lists: Mapping[str, Path], rows: Mapping[str, Rows]) -> tuple[dict[s
         if len(names) <= most or not all(names):
             raise DataError(f"{len(names)} lines of names, but the labels reach {most}; name each class", file=written)
     return labels, names
+
+
+def _refuse_negative(lists: Mapping[str, Path], rows: Mapping[str, Rows], said: Sequence[str]) -> None:
+    """Raise if all labels are whole numbers and one is below 0: as names they would not be what was meant."""
+    below = {label for label in said if label[0] == "-"}
+    if not below or not all(label.removeprefix("-").isdecimal() and label.isascii() for label in said):
+        return
+    for split, found in rows.items():
+        i = next((i for i, label in enumerate(found.labels) if label in below), None)
+        if i is not None:
+            raise DataError(
+                f"the label is {found.labels[i]}; count classes from 0 without gaps",
+                file=lists[split],
+                line=int(found.lines[i]),
+            )
 
 
 def _refuse_far(lists: Mapping[str, Path], rows: Mapping[str, Rows]) -> None:
