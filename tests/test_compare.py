@@ -104,6 +104,11 @@ def test_fast_is_a_fifth_with_its_schedule(registry: Registry) -> None:
     assert recipe.schedule.options["decay_milestones"] == [20, 30]
     assert recipe.stage_epochs == (40, 6) and recipe.stages[1].schedule.options == {"decay_epochs": 2}
     assert plan("demo", ["none"], fast=True).shortened == "10 of 50 epochs"
+    every = [
+        shorten(load_recipe("demo", registry, [f"subset={{name: random, share: 0.3, every: {every}}}"])).subset
+        for every in (20, 1)
+    ]
+    assert [part.every for part in every if part is not None] == [4, 1]
 
 
 def recorded(path: Path) -> dict[str, Any]:

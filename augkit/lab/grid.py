@@ -165,7 +165,7 @@ def _check_seeds(seeds: Sequence[int]) -> None:
 
 
 def shorten(recipe: Recipe, epochs: int | None = None) -> Recipe:
-    """So many epochs, or a fifth of them and at least five; what schedules and stages count in epochs scaled alike."""
+    """So many epochs, or a fifth and at least five; what schedules, stages and subset count in epochs scaled alike."""
     document = recipe.model_dump(mode="json")
     epochs = epochs or min(recipe.epochs, max(FEWEST_EPOCHS, round(recipe.epochs / SHORTENED)))
 
@@ -174,6 +174,8 @@ def shorten(recipe: Recipe, epochs: int | None = None) -> Recipe:
 
     for stage, length in zip(document["stages"], recipe.stage_epochs, strict=True):
         stage["epochs"] = scaled(length) if stage is not document["stages"][0] or stage["epochs"] else None
+    if recipe.subset is not None:
+        document["subset"]["every"] = scaled(recipe.subset.every)
     for part in (document, *document["stages"]):
         options = part["schedule"]["options"] if part["schedule"] else {}
         for name, value in options.items():
