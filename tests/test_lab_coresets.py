@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from augkit.errors import DocumentError
-from augkit.lab import coreset_epochs, coresets, losses
+from augkit.lab import coreset_epochs, coresets, intensity, losses
 from augkit.lab.augmentation import own_operators
 from augkit.lab.data import load
 from augkit.lab.loop import prepare, train_epoch
@@ -176,6 +177,21 @@ def test_only_chosen_images_meet_the_policy_and_every_count_is_right(
     assert record["subset"]["images"] == len(run.chosen.rows) == int(chosen.sum())
 
 
+@pytest.mark.parametrize("of", ["appended", "augmentation"])
+def test_operators_and_changed_pixels_of_a_run_count_the_same_images(
+    of: str, registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "inverted.yaml").write_text("{augkit: 1, name: inverted, pipeline: [invert]}")
+    told = [f"policy={tmp_path}/inverted.yaml", "base.before=[]"]
+    run = begun(registry, f"{{name: max_loss, share: 0.3, of: {of}}}", *told)
+    train_epoch(run)
+    assert len(run.data.train) <= intensity.SAMPLE, "so all images are in the sample"
+    appended = of == "appended"
+    for group in intensity._by_group(run.policy, run.data, 1, appended=appended).values():
+        share = {"appended": 0.3 / 1.3, "augmentation": 0.3}[of]
+        assert group is None or group["changed"] == pytest.approx(group["operators"]) == pytest.approx(share, abs=0.15)
+
+
 class _Asked:
     """How many images a model is shown in evaluation mode."""
 
@@ -252,8 +268,8 @@ def looking(logits: Tensor, targets: Tensor, *, features: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [
-        (["policy=mixup"], "mixes images"),
-        (["policy=augmix"], "has views, which every image gets"),
+        (["policy=mixup"], '^subset: "mixup" mixes images and so cannot leave single images alone: say of: training'),
+        (["policy=augmix"], '^subset: "augmix" has views, which every image gets, .* say of: training'),
         (["subset.share=1.5"], "not within 0..1"),
         (["subset.share=class_coun"], 'Did you mean "class_count"'),
         (["subset.name=facility"], 'Did you mean "facility_location"'),

@@ -52,13 +52,14 @@ def strategy_of(recipe: Recipe, registry: Registry) -> Strategy:
     """The combined document of a recipe, loaded and checked. A policy that mixes, blends or has views comes last.
 
     Raises:
-        DocumentError: the policy or a step of the base is wrong, or the policy's fill would show in the base.
+        DocumentError: the policy or a step of the base is wrong, the policy's fill would show in the base, or `subset`
+            wants single images left alone and the policy cannot.
     """
     policy = load_strategy(recipe.policy.load, registry, params=recipe.policy.params)
     name, folder = recipe.policy.load, None
     if is_path(name):
         folder, name = Path(name).parent, Path(name).name
-    chooses = recipe.subset is not None and recipe.subset.of != "training"
+    chooses = _chooses(recipe, policy)
     gate = {"p": f"{MET}[index]"} if chooses else {}
     steps = {
         "before": list(recipe.base.before),
@@ -84,6 +85,24 @@ def strategy_of(recipe: Recipe, registry: Registry) -> Strategy:
             for number, step in enumerate(steps[part]):
                 _keep_black(step, f"base.{part}[{number}]", policy, registry, folder)
     return strategy
+
+
+def _chooses(recipe: Recipe, policy: Strategy) -> bool:
+    """Whether the recipe's `subset` says which images meet the policy.
+
+    Raises:
+        DocumentError: it does, and the policy cannot leave single images alone.
+    """
+    if recipe.subset is None or recipe.subset.of == "training":
+        return False
+    if policy.mixes or policy.view_names:
+        does = "mixes images" if policy.mixes else "has views, which every image gets,"
+        raise DocumentError(
+            f'"{policy.name}" {does} and so cannot leave single images alone: say of: training, which trains on the'
+            " chosen images only, or take another policy",
+            path="subset",
+        )
+    return True
 
 
 def _keep_black(step: Any, path: str, policy: Strategy, registry: Registry, folder: Path | None) -> None:

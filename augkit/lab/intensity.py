@@ -16,6 +16,7 @@ from augkit.engine.plan import Plan
 from augkit.lab import data as lab_data
 from augkit.lab import folder as files
 from augkit.lab.augmentation import build_policy, own_operators
+from augkit.lab.coreset_epochs import MET
 from augkit.lab.data import Data
 from augkit.lab.metrics import GROUPS, group_of
 from augkit.lab.recipe import read_recipe
@@ -36,7 +37,8 @@ def measure(folder: Path, registry: Registry) -> dict[str, dict[str, float] | No
     what was counted over the whole training. `changed`, the share of pixels that differ from what the base alone
     gives, is measured on a small sample with plans drawn at five moments of the training, with what the policy had
     learned at its end. A group without a class is None. Beside a loss that chooses among views the counts are of what
-    was trained on, and `changed` takes the first view for half and every other one for as likely as any.
+    was trained on, and `changed` takes the first view for half and every other one for as likely as any. Where `subset`
+    appends, an image counts each time that it comes, without the policy too; for `changed` the last choice is taken.
     """
     path = folder / INTENSITY
     if not path.exists():
@@ -45,12 +47,13 @@ def measure(folder: Path, registry: Registry) -> dict[str, dict[str, float] | No
         policy = build_policy(recipe, data, registry, torch.device("cpu"))
         policy.load_state_dict((files.load_checkpoint(folder, "policy") or {})["policy"])
         chooses = hasattr(registry.losses[(recipe.stages[0].loss or recipe.loss).name], "choose")
-        files.write_json(path, _by_group(policy, data, recipe.stage_epochs[0], chooses))
+        appended = recipe.subset is not None and recipe.subset.of == "appended"
+        files.write_json(path, _by_group(policy, data, recipe.stage_epochs[0], chooses, appended))
     found: dict[str, dict[str, float] | None] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
-def _by_group(policy: Policy, data: Data, epochs: int, chooses: bool) -> dict[str, Any]:
+def _by_group(policy: Policy, data: Data, epochs: int, chooses: bool = False, appended: bool = False) -> dict[str, Any]:
     own = own_operators(policy)
     used, strength = (
         sum(
@@ -60,6 +63,9 @@ def _by_group(policy: Policy, data: Data, epochs: int, chooses: bool) -> dict[st
     )
     seen = sum((epoch["seen"].double() for epoch in policy.history), torch.zeros(data.num_classes).double())
     where = sample(data)
+    times = torch.ones(len(where))  # that an image comes in an epoch; with the policy once at most
+    if appended:
+        times += policy.state[MET][where].cpu()
     changed, graded = torch.zeros(len(where)), strength.sum(0) > 0
     for plan, share in _replayed(policy, data, where, epochs, own, chooses):
         changed += share / len(MOMENTS)
@@ -73,11 +79,12 @@ def _by_group(policy: Policy, data: Data, epochs: int, chooses: bool) -> dict[st
             result[group] = None
             continue
         rows = torch.from_numpy(member)
+        mine = torch.from_numpy(member[labels])
         amount, many = float(strength[rows].sum()), float(used[rows][:, graded].sum())
         result[group] = {
             "operators": float(used[rows].sum() / seen[rows].sum().clamp(min=1)),
             "strength": amount / many if many else None,
-            "changed": float(changed[torch.from_numpy(member[labels])].mean()),
+            "changed": float(changed[mine].sum() / times[mine].sum()),
         }
     return result
 
