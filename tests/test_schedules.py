@@ -28,12 +28,20 @@ def met(plan: Plan) -> Tensor:
     return (plan.choice >= 0).any(1)
 
 
-@pytest.mark.parametrize(("real", "augmented"), [(1, 1), (2, 1), (1, 3), (0, 2), (2, 0)])
+@pytest.mark.parametrize(("real", "augmented"), [(1, 1), (2, 1), (1, 3), (0, 2), (2, 0), (0, 0), (-1, 2), (3, -2)])
 def test_cyclic_ordering_augments_the_last_epochs_of_each_cycle_and_all_images_of_them(
     real: int, augmented: int
 ) -> None:
     found = [met(plan).float().mean().item() for plan in plans("cyclic_ordering", 8, real=real, augmented=augmented)]
-    assert found == [float(epoch % (real + augmented) >= real) for epoch in range(8)]
+    real, augmented = max(0, real), max(0, augmented)
+    cycle = [0.0] * real + [1.0] * augmented or [1.0]
+    assert found == [cycle[epoch % len(cycle)] for epoch in range(8)]
+
+
+def test_a_cycle_of_no_epochs_divides_by_nothing() -> None:
+    policy = Policy.load("cyclic_ordering", class_counts=[100] * 4, epochs=2, real=0, augmented=0)
+    policy.plan(LABELS, index=torch.arange(400))
+    assert not policy.memory.complaint(0)
 
 
 def test_augmented_epochs_are_those_of_trivialaugment() -> None:
