@@ -53,6 +53,27 @@ def write(store: Path, data: Data | None) -> None:
     files.write(store / NOTE, content.getvalue())
 
 
+def add(store: Path, other: Path) -> None:
+    """Note of a store, too, what another notes whose model it takes over; nothing if that one is gone or has no note.
+
+    Raises:
+        DataError: the other was made from other images, or a note cannot be read.
+    """
+    mine, theirs = (_load(place / NOTE) if (place / NOTE).is_file() else None for place in (store, other))
+    if mine is None or theirs is None:
+        return
+    strange = len(np.setdiff1d(mine, theirs))
+    if strange:
+        raise DataError(
+            f"{strange} of {len(mine)} real images that {store} is made from are not among those of this store, so that"
+            " its model is of other images; leave out the option learnt",
+            file=other,
+        )
+    content = io.BytesIO()
+    np.save(content, np.union1d(mine, theirs).astype("<u8"))
+    files.write(store / NOTE, content.getvalue())
+
+
 def check(folder: Path, data: Data) -> None:
     """Raise if a run on these data would be measured on images that the synthetic ones of a folder were made from.
 
@@ -139,6 +160,10 @@ def _read(store: Path) -> np.ndarray | None:
             file=sys.stderr,
         )
         return None
+    return _load(path)
+
+
+def _load(path: Path) -> np.ndarray:
     try:
         found = np.load(path, allow_pickle=False)
         if not (isinstance(found, np.ndarray) and found.dtype == np.uint64 and found.ndim == 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from augkit_diffusion import adapt_training
 from augkit_diffusion.adapt_training import WEIGHTS, Training
 from augkit_diffusion.learning import CHECKPOINT
 from augkit_diffusion.learnt import NOTE
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from sd_parts import made, opened, save_pipeline, wishes
+from synth_parts import synth
 
 from augkit.errors import AugkitError, StateError
+from augkit.lab import seen
 from augkit.lab.folder import write_json
 
 QUICK = {"train_steps": 6, "train_batch": 2, "lr": 1e-2, "rank": 2, "checkpoint_seconds": 1e-6}
@@ -200,6 +204,36 @@ def test_another_store_can_take_over_what_was_learnt(
     assert second.identity() == identity and len(list((tmp_path / "second").rglob(NOTE))) == (1 if each == "all" else 3)
     with pytest.raises(StateError, match=r"training.rank 2, not 3; .* or leave out the option learnt"):
         adapt(tmp_path / "third", model, **options | {"rank": 3})
+
+
+def test_a_model_that_learnt_from_what_now_validates_is_not_taken_over(tmp_path: Path, model: Path) -> None:
+    """Class folders give the same labels and the same subset, whatever images of it are held out."""
+    random = np.random.default_rng(0)
+    for split, name, number in product(("train", "test"), ("a", "b"), range(6)):
+        (tmp_path / "data" / split / name).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        image.save(tmp_path / "data" / split / name / f"{number}.png")
+    words: list[str | Path | int] = ["make", "demo", "--source", "adapt", "--model", model, "--steps", 1, "--target", 1]
+    for one in ("train_steps=1", "train_batch=2"):
+        words += ["--option", one]
+    held_out = "data.validation_per_class=3"
+    for one in (f"data.source={tmp_path / 'data'}", "data.image_size=16", "data.imbalance=null", held_out):
+        words += ["--set", one]
+    done = synth(*words, "--out", tmp_path / "one")
+    assert done.exit_code == 0, done.output
+    taught = ("--option", f"learnt={tmp_path / 'one'}")
+    other = synth(*words, *taught, "--set", "data.subset_seed=1", "--out", tmp_path / "other")
+    assert other.exit_code == 2 and "learnt from other real images" in other.stderr, other.output
+    noted = np.load(tmp_path / "one" / seen.NOTE)
+    np.save(tmp_path / "one" / seen.NOTE, np.append(noted, np.uint64(7)))
+    done = synth(*words, *taught, "--out", tmp_path / "two")
+    assert done.exit_code == 0, done.output
+    assert set(np.load(tmp_path / "two" / seen.NOTE).tolist()) == {7, *noted.tolist()}
+    own = json.loads((tmp_path / "one/model" / NOTE).read_text())["settings"]["data"]["images"]
+    (tmp_path / "one").rename(tmp_path / "moved")
+    done = synth(*words, *taught, "--out", tmp_path / "two")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "two/model" / NOTE).read_text())["settings"]["data"]["images"] == own
 
 
 def test_training_and_sampling_work_in_half_precision(tmp_path: Path, model: Path) -> None:

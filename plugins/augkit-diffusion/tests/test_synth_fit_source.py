@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from augkit_diffusion.fit_source import augmentation_of
 from augkit_diffusion.learning import CHECKPOINT
 from augkit_diffusion.learnt import NOTE
 from augkit_diffusion.sources import Context, Source, Wish, open_source
+from PIL import Image
 
 from augkit.errors import AugkitError, DataError, StateError
+from augkit.lab import seen
 from augkit.lab.data import load
 from augkit.lab.recipe import load_recipe
 from augkit.plugins import registry
 
 QUICK = {"train_steps": 6, "train_batch": 4, "width": 16, "batch": 4, "steps": 3}
 DIGITS = ("data.image_size=8",)
+FEW = ("data.imbalance=null",)
 SYNTHETIC = 5
 """Of the training images of `grouped`."""
 
@@ -127,7 +131,7 @@ def test_how_it_samples_may_change_and_what_it_learnt_may_not(learnt: Path) -> N
         opened(learnt, width=32)
     with pytest.raises(StateError, match=r"learnt with training\.exponent 0\.5, not 0\.0"):
         opened(learnt, exponent=0.0)
-    with pytest.raises(StateError, match=r"learnt with data\.sha256"):
+    with pytest.raises(StateError, match=r"learnt from other real images, .* sources\.tuning"):
         opened(learnt, (*DIGITS, "data.subset_seed=1"))
     with pytest.raises(StateError, match=r"learnt with augmentation"):
         opened(learnt, shift=3)
@@ -150,6 +154,46 @@ def test_another_store_can_take_over_what_was_learnt(learnt: Path, tmp_path: Pat
     with pytest.raises(DataError, match="nothing was learnt here to its end; give a store whose source has learnt"):
         opened(tmp_path / "third", learnt=str(tmp_path / "nowhere"))
     assert not (tmp_path / "third").exists()
+
+
+def test_a_model_of_other_images_is_not_taken_over(tmp_path: Path) -> None:
+    """Of files, too, which are not in memory; and what was taken over stays, even without the other store."""
+    for name, split, label in product(("one", "two"), ("train", "test"), "ab"):
+        folder = tmp_path / name / split / label
+        folder.mkdir(parents=True)
+        Image.effect_noise((9, 9), 50 if name == "one" else 0).save(folder / "0.png")
+    one, two = ((*DIGITS, f"data.source={tmp_path / name}", "data.memory=0", *FEW) for name in ("one", "two"))
+    model = opened(tmp_path / "first", one).identity()["model"]
+    with pytest.raises(StateError, match="learnt from other real images"):
+        opened(tmp_path / "other", two, learnt=str(tmp_path / "first"))
+    again = opened(tmp_path / "second", one, learnt=str(tmp_path / "first"))
+    assert again.identity()["model"] == model
+    (tmp_path / "first").rename(tmp_path / "moved")
+    assert opened(tmp_path / "second", one, learnt=str(tmp_path / "first")).identity()["model"] == model
+
+
+def test_a_store_notes_all_images_that_a_model_it_takes_over_was_learnt_from(tmp_path: Path) -> None:
+    """Known by their pixels; a model of others is refused, even if their files are as large."""
+    for name, overrides in (("one", DIGITS), ("two", (*DIGITS, "data.subset_seed=1"))):
+        (tmp_path / name).mkdir()
+        seen.write(tmp_path / name, context(tmp_path, overrides).data)
+    with pytest.raises(DataError, match=r"\d+ of 328 real images .* its model is of other images; leave out"):
+        seen.add(tmp_path / "one", tmp_path / "two")
+    both = [np.load(tmp_path / name / seen.NOTE) for name in ("one", "two")]
+    np.save(tmp_path / "two" / seen.NOTE, np.union1d(*both))
+    seen.add(tmp_path / "one", tmp_path / "two")
+    assert np.array_equal(np.load(tmp_path / "one" / seen.NOTE), np.union1d(*both))
+    seen.add(tmp_path / "one", tmp_path / "gone")
+
+
+def test_a_note_without_the_images_serves_its_own_store_alone(store: Path, tmp_path: Path) -> None:
+    """So earlier versions wrote them."""
+    note = json.loads((store / "model" / NOTE).read_text())
+    del note["settings"]["data"]["images"]
+    (store / "model" / NOTE).write_text(json.dumps(note))
+    assert opened(store).ready and opened(store).identity()["model"]
+    with pytest.raises(DataError, match="an earlier version learnt this, and did not note from which images"):
+        opened(tmp_path / "other", learnt=str(store))
 
 
 def test_what_was_learnt_before_the_note_had_its_name_is_known(store: Path) -> None:

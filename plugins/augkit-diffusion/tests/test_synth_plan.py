@@ -54,7 +54,10 @@ def test_a_plan_for_a_store_counts_what_is_there(tmp_path: Path) -> None:
     assert found["seconds"] is None
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
     other = synth("plan", path, "--target", 12, "--out", out, "--set", "data.image_size=16")
-    assert other.exit_code == 2 and "begun with other data" in other.stderr
+    assert other.exit_code == 2 and "begun with other data (image_size)" in other.stderr
+    for verb in (("plan",), ("plan", *words[:2]), ("make", *words[:2])):
+        other = synth(*verb, path, "--target", 12, "--out", out, "--set", "sources.tuning=0.5")
+        assert other.exit_code == 2 and "other data (sources.tuning 0, not 0.5)" in other.stderr, other.output
     nowhere = synth("plan", path, "--target", 12, "--out", tmp_path / "nowhere")
     assert nowhere.exit_code == 2 and "is no store of synthetic images" in nowhere.stderr
 

@@ -191,8 +191,14 @@ class Adapt(Sd):
             "captions": [list(told.learnt), list(told.before) if self.plan.prior else []],
             "made_at": self.how.made_at,
             "class": label,
-            "data": {"subset": data.subset_sha256, "labels": data.labels_sha256},
+            "data": {"subset": data.subset_sha256, "labels": data.labels_sha256, "images": self._images},
         }
+
+    @cached_property
+    def _images(self) -> str:
+        from augkit_diffusion.learnt import images_sha256
+
+        return images_sha256(self.context.data)
 
     @property
     def _hashes(self) -> Path:

@@ -49,6 +49,7 @@ def fit(
     """A diffusion model learnt from the data set itself, class by class."""
     from augkit_diffusion.learning import Plan
     from augkit_diffusion.learnt import check, check_other, elsewhere
+    from augkit_diffusion.learnt import learnt as learnt_to_end
 
     if precision == "auto":
         precision = "bf16" if context.device.type == "cuda" else "float32"
@@ -59,7 +60,7 @@ def fit(
     other = None if learnt is None else elsewhere(learnt)
     source = Fit(context, plan, augmentation, width, patch, steps, guidance, batch, checkpoint_seconds, other)
     check(source.folder, source.settings())
-    if other is not None:
+    if other is not None and not learnt_to_end(source.folder):
         check_other(other, source.settings())
     return source
 
@@ -216,13 +217,20 @@ class Fit:
     def settings(self) -> dict[str, Any]:
         """All that the weights depend on, as JSON."""
         data = self.context.data
+        of_data = {"sha256": self._data_hash(), "images": self._images}
         told = {
             "network": self.shape.asdict(),
             "training": self.plan.asdict(),
             "augmentation": self.augmentation,
-            "data": {"sha256": self._data_hash(), "classes": data.class_names, "groups": data.group_names},
+            "data": {**of_data, "classes": data.class_names, "groups": data.group_names},
         }
         return json.loads(json.dumps(told))  # type: ignore[no-any-return]
+
+    @cached_property
+    def _images(self) -> str:
+        from augkit_diffusion.learnt import images_sha256
+
+        return images_sha256(self.context.data)
 
     def _data_hash(self) -> str:
         """Of the labels of the real training images, and of their pixels if they are held in memory."""

@@ -11,16 +11,23 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from augkit.errors import DataError, StateError
 from augkit.lab import folder as files
 from augkit_diffusion.learning import CHECKPOINT
 from augkit_diffusion.settings import MODEL
 
+if TYPE_CHECKING:
+    from augkit.lab.data import Data
+
 NOTE = "learnt.json"
 EARLIER = "fit.json"
 """What the note was called before; it is still read."""
+IMAGES = "data.images"
+"""The setting that says from which images something is learnt; earlier versions do not note it."""
+OF_IMAGES = (IMAGES, "data.sha256", "data.subset", "data.labels")
+"""Hashes, which say nothing to a reader."""
 
 
 def learnt(folder: Path) -> str | None:
@@ -63,13 +70,23 @@ def check(folder: Path, settings: Mapping[str, Any], advice: str = "choose anoth
         return False
     there, here = flat(note["settings"]), flat(settings)
     for name in here | there:
-        if here.get(name) != there.get(name):
-            raise StateError(
-                f"this model was learnt with {name} {there.get(name)}, not {here.get(name)}; go on with its own"
-                f" settings or {advice}",
-                file=folder,
-            )
+        if here.get(name) == there.get(name) or (name == IMAGES and name not in there):
+            continue  # notes of earlier versions do not say it
+        what = f"with {name} {there.get(name)}, not {here.get(name)}"
+        if name in OF_IMAGES:
+            what = "from other real images, since the recipe's data or sources.tuning are others"
+        raise StateError(f"this model was learnt {what}; go on with its own settings or {advice}", file=folder)
     return True
+
+
+def images_sha256(data: Data) -> str:
+    """Of the real training images: which of the data source's they are, and their pixels or files."""
+    from augkit.lab import seen
+    from augkit_diffusion import making
+
+    reader, rows = data.train.reader, data.train.rows[~data.synthetic]
+    told = making.images_sha256(reader, rows) or hashlib.sha256(seen.fingerprints(reader, rows).tobytes()).hexdigest()
+    return hashlib.sha256(rows.astype("<i8").tobytes() + told.encode()).hexdigest()
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -105,12 +122,17 @@ def check_other(folder: Path, settings: Mapping[str, Any]) -> None:
     """Raise unless another store has learnt there, with these settings.
 
     Raises:
-        DataError: nothing was learnt there.
+        DataError: nothing was learnt there, or an earlier version noted no hash of the images.
         StateError: it was, with other settings.
     """
     if not check(folder, settings, "leave out the option learnt") or learnt(folder) is None:
         raise DataError(
             "nothing was learnt here to its end; give a store whose source has learnt, or leave out the option learnt",
+            file=folder,
+        )
+    if "images" not in read_note(folder)["settings"].get("data", {}):
+        raise DataError(
+            "an earlier version learnt this, and did not note from which images; leave out the option learnt",
             file=folder,
         )
 

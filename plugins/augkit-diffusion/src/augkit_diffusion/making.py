@@ -15,6 +15,7 @@ import numpy as np
 
 from augkit.errors import AugkitError
 from augkit_diffusion.chunks import Cell, Chunk
+from augkit_diffusion.settings import SETTINGS, read_settings, same
 from augkit_diffusion.sources import Completing, Context, Progress, Source, Wish, open_source
 from augkit_diffusion.store import Store
 
@@ -53,7 +54,7 @@ class Work:
         order = self.order
         told = {"recipe": order.recipe["name"], "data": order.recipe["data"], "options": order.options}
         if self.data.tuning is not None:
-            told["tuning"] = order.recipe["sources"]["tuning"]
+            told["tuning"] = tuning_of(order.recipe)
         return {
             "source": order.source,
             "seed": order.seed,
@@ -66,9 +67,11 @@ class Work:
         """Of the source, with its batch; it may learn first, so the store notes before from which real images."""
         from augkit.lab import seen
 
-        store = Path(self.order.folder)
+        store, taught = Path(self.order.folder), self.order.options.get("learnt")
         if not (store / seen.NOTE).exists():
             seen.write(store, self.data if getattr(self.source, "from_real", True) else None)
+        if taught is not None:  # before what was learnt there is taken over
+            seen.add(store, Path(taught))
         return {**self.source.identity(), "batch": self.source.batch}
 
 
@@ -108,7 +111,7 @@ def open_work(order: Order, data: Data | None = None, progress: Progress | None 
     """Read the data, unless they are given, and open the source; nothing is written.
 
     Raises:
-        AugkitError: the data, the source or its options are wrong.
+        AugkitError: the data, the source or its options are wrong, or a store is there that was begun with other data.
     """
     from augkit.lab import data as lab_data
     from augkit.lab.recipe import Recipe
@@ -118,12 +121,28 @@ def open_work(order: Order, data: Data | None = None, progress: Progress | None 
     recipe = Recipe.model_validate_json(json.dumps(order.recipe))
     device = pick_device(order.device)
     data = data or lab_data.load(recipe.data, sources=recipe.sources)
+    check_data(Path(order.folder), data, tuning_of(order.recipe))
     told: dict[str, Any] = {} if progress is None else {"progress": progress}
     context = Context(data.for_sources, recipe, Path(order.folder), device, seed=order.seed, **told)
     source = open_source(order.source, order.options, context, registry())
     if not isinstance(source.batch, int) or source.batch < 1:
         raise AugkitError(f'source "{order.source}" makes {source.batch!r} images at once; it must be 1 or more')
     return Work(order, data, source)
+
+
+def tuning_of(recipe: Mapping[str, Any]) -> float:
+    """Share of the real images that a recipe, as JSON, sets apart for sources."""
+    return float((recipe.get("sources") or {}).get("tuning", 0.0))
+
+
+def check_data(folder: Path, data: Data, tuning: float) -> None:
+    """Raise if a store was begun there with other data.
+
+    Raises:
+        StateError: it was.
+    """
+    if (folder / SETTINGS).is_file():
+        same(folder, read_settings(folder), {"data": data_facts(data), "told": {"tuning": tuning}})
 
 
 def data_facts(data: Data) -> dict[str, Any]:
@@ -139,13 +158,12 @@ def data_facts(data: Data) -> dict[str, Any]:
         "image_size": data.train.size,
         "subset_sha256": told["subset_sha256"],
         "labels_sha256": told["labels_sha256"],
-        "images_sha256": _images_sha256(data),
+        "images_sha256": images_sha256(data.train.reader, data.train.rows),
     }
 
 
-def _images_sha256(data: Data) -> str | None:
-    """Of the training images: their pixels where the source holds them, else the names and sizes of their files."""
-    reader, rows = data.train.reader, data.train.rows
+def images_sha256(reader: Any, rows: np.ndarray) -> str | None:
+    """Of images: their pixels where the source holds them, else the names and sizes of their files."""
     digest = hashlib.sha256()
     if hasattr(reader, "images"):
         for begin in range(0, len(rows), 1024):

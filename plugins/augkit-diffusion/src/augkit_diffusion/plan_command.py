@@ -18,7 +18,7 @@ from augkit_diffusion import request as ask
 from augkit_diffusion.chunks import Cell
 from augkit_diffusion.make_command import Refill
 from augkit_diffusion.making import ask as ask_for
-from augkit_diffusion.making import data_facts, foresee, load_for_sources, open_work, wishes
+from augkit_diffusion.making import check_data, foresee, load_for_sources, open_work, wishes
 from augkit_diffusion.settings import read_settings
 from augkit_diffusion.sources import Learning, Lesson, Rehearsing
 from augkit_diffusion.store import Store
@@ -58,10 +58,8 @@ class Lack:
         if self.out is None:
             return None
         settings = read_settings(self.out)
-        if settings["data"] != data_facts(data) or settings["groups"] != self.how_many.groups:
-            raise AugkitError(
-                "this store was begun with other data, or with other --groups; leave out --out", file=self.out
-            )
+        if settings["groups"] != self.how_many.groups:
+            raise AugkitError("this store was begun with other --groups; leave out --out", file=self.out)
         return Store(self.out, settings)
 
 
@@ -159,6 +157,8 @@ def plan(
     else:
         read = load_for_sources(recipe, overrides or [])
         data = lab_data.load(read.data, sources=read.sources)
+        if out is not None:
+            check_data(out, data, read.sources.tuning if read.sources else 0.0)
         cost = _like(data)
     _tell(data, lack, cost, as_json)
 

@@ -73,12 +73,20 @@ def same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> Non
     first, names = differing[0], ", ".join(differing).replace("identity.", "")
     what = f"{first.removeprefix('identity.')}: {_short(theirs.get(first))}, not {_short(mine.get(first))}"
     if first.startswith("data."):
-        what = "other data"
+        what = f"other data ({_what_data(there, here, first)})"
     raise StateError(
         f"this store was begun with {what}; go on with its own settings or choose another folder with --out"
         f" (differing: {names})",
         file=folder / SETTINGS,
     )
+
+
+def _what_data(there: Mapping[str, Any], here: Mapping[str, Any], first: str) -> str:
+    """What is other about the data, in words."""
+    theirs, mine = ((one.get("told") or {}).get("tuning") or 0 for one in (there, here))
+    if theirs != mine:
+        return f"sources.tuning {theirs:g}, not {mine:g}"
+    return "other images" if first.endswith("sha256") else first.removeprefix("data.")
 
 
 def _short(value: Any) -> str:
