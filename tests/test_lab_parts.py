@@ -161,3 +161,28 @@ def test_pictures_are_drawn_from_the_tables(tmp_path: Path, classes: int) -> Non
             assert len(image.convert("RGB").getcolors(1 << 24) or ()) > 50
     files.write_json(tmp_path / files.OPERATORS, {"operators": [], "used": [], "seen": []})
     assert [path.name for path in pictures.draw_run(tmp_path)] == ["accuracy_by_class.png"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "most", "least"),
+    [(2, 60, 60), (2, 1_281_167, 3), (10, 95, 60), (10, 500, 5), (100, 12, 1), (100, 95, 60), (100, 1_281_167, 3)],
+)
+def test_everything_that_a_picture_says_is_inside_it(classes: int, most: int, least: int) -> None:
+    counts = np.geomspace(most, least, classes).round().astype(int)
+    groups = metrics.group_of(torch.tensor(counts))
+    rows = [
+        {"name": f"class {c}", "train_images": str(n), "test_images": "10", "accuracy": "0.5", "group": groups[c]}
+        for c, n in enumerate(counts)
+    ]
+    figure = pictures.accuracy_by_class(rows, "cifar100-lt-ride-autoaugment_cifar10-seed0-0123abcd")
+    figure.canvas.draw()
+    box = figure.bbox
+    for axes in figure.axes:
+        found = axes.get_tightbbox()
+        assert found is not None and box.x0 <= found.x0 and found.x1 <= box.x1
+        assert box.y0 <= found.y0 and found.y1 <= box.y1
+    images = figure.axes[1]
+    low, high = images.get_ylim()
+    ticks = [label.get_text() for label in images.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert ticks and all(tick.isdigit() for tick in ticks)
+    pictures.plt.close(figure)

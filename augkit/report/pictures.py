@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 COLORS = {"many": "#3b6ea5", "medium": "#d9893b", "few": "#a53b4f"}
 GREY = "#666666"
@@ -59,8 +59,9 @@ def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
     known = [float(row["accuracy"] or "nan") * 100 for row in rows]
     width, named = max(7.5, min(14.0, 0.1 * len(rows) + 4)), _names([row["name"] for row in rows])
     below = 0.85 if len(rows) > 30 else 0.65 + (0.8 * named if named > 3 * LETTER else 0.0)  # they are slanted
+    right = 0.48 + 0.09 * len(str(int(max(counts) * 1.5)))  # ticks are as wide as the largest number has digits
     figure, axes = plt.subplots(
-        figsize=(width, 3.2 + below), gridspec_kw=_inside(width, 3.2 + below, 0.7, 0.75, below, 0.35)
+        figsize=(width, 3.2 + below), gridspec_kw=_inside(width, 3.2 + below, 0.7, right, below, 0.35)
     )
     axes.bar(range(len(rows)), known, color=[COLORS[row["group"]] for row in rows], width=0.85)
     axes.set(ylim=(0, 100), xlim=(-0.6, len(rows) - 0.4), ylabel=f"{measured} accuracy, %")
@@ -76,9 +77,19 @@ def accuracy_by_class(classes: list[dict[str, str]], title: str) -> Figure:
     images = axes.twinx()
     images.plot(range(len(rows)), counts, color=GREY, marker="." if len(rows) <= 30 else None, linewidth=1)
     images.set(yscale="log", ylabel="training images (line)", ylim=(max(0.7, min(counts) / 1.5), max(counts) * 1.5))
+    _plain_ticks(images)
     class_ticks(axes, [row["name"] for row in rows], along_x=True)
     figure.legend(loc="lower center", ncols=3, frameon=False)
     return figure
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """Numbers such as 50 along a logarithmic y axis: its decades, and some between them where it has few."""
+    low, high = axes.get_ylim()
+    between = (1.0,) if high > 100 * low else (1.0, 2.0, 3.0, 5.0)  # at most a factor of 2 apart, so one always shows
+    axes.yaxis.set_major_locator(LogLocator(subs=between))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
 
 
 def _names(names: Sequence[str]) -> float:
