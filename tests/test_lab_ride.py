@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from run_parts import QUICK, small
 from torch import Tensor, nn
 
-from augkit.errors import DocumentError
+from augkit.errors import DocumentError, StateError
 from augkit.lab import folder as files
 from augkit.lab import models, optimise
 from augkit.lab.data import load
@@ -294,7 +295,8 @@ def test_a_student_learns_from_its_teacher_and_the_teacher_does_not(teacher: Pat
     train_epoch(run)
     assert all(torch.equal(value, stored["model"][name]) for name, value in loss.teacher.state_dict().items())
     assert not any(torch.equal(value, before[name]) for name, value in run.model.state_dict().items() if "conv" in name)
-    assert not run.state_dict()["loss"] and run.state_dict()["model"].keys() == before.keys()
+    assert run.state_dict()["model"].keys() == before.keys()
+    assert [len(value) for value in run.state_dict()["loss"].values()] == [64]  # of the teacher no more than its hash
     learning = sum(p.numel() for group in run.optimizer.param_groups for p in group["params"])
     assert learning == count(run.model)
 
@@ -314,6 +316,38 @@ def test_a_student_is_resumed_to_the_last_bit(teacher: Path, registry: Registry)
     assert all(torch.equal(value, there[name]) for name, value in whole.model.state_dict().items())
 
 
+def test_another_teacher_in_the_same_folder_is_refused(teacher: Path, tmp_path: Path, registry: Registry) -> None:
+    folder = shutil.copytree(teacher, tmp_path / "T")
+    told = (*RIDE, f"loss={{name: ride, teacher: {folder}}}")
+    state = begun(registry, *told).state_dict()
+    begun(registry, *told).load_state_dict(state)
+    other = torch.load(folder / files.CHECKPOINT, weights_only=True)
+    next(iter(other["model"].values())).mul_(2)
+    torch.save(other, folder / files.CHECKPOINT)
+    with pytest.raises(StateError, match=r"T: the model in this folder is another than the one that taught the run"):
+        begun(registry, *told).load_state_dict(state)
+
+
+def test_a_teacher_answers_in_the_precision_that_the_student_has(teacher: Path, registry: Registry) -> None:
+    for precision, kind in (("bf16", torch.bfloat16), ("float32", torch.float32)):
+        run = begun(registry, *RIDE, f"loss={{name: ride, teacher: {teacher}}}", f"precision={precision}")
+        found: list[torch.dtype] = []
+        first = next(part for part in run.stage.loss.function.teacher.modules() if isinstance(part, nn.Conv2d))
+        first.register_forward_hook(lambda *said, to=found: to.append(said[2].dtype))
+        inputs, where = run.normalise(next(run.data.train.batches([torch.arange(6)]))), torch.arange(6)
+        assert run.answer(inputs, run.data.train.labels[:6], where)[1].isfinite()
+        assert found == [kind]
+
+
+def test_a_single_expert_is_not_driven_apart(teacher: Path, registry: Registry) -> None:
+    single = ("model=resnet8_cifar", "policy=none")
+    with pytest.raises(DocumentError, match=r'^loss: "ride" drives experts apart, and this model has a single one'):
+        begun(registry, *single, "loss=ride")
+    with pytest.raises(DocumentError, match=r'^stages\[1\]\.loss: "ride" drives'):
+        begun(registry, *single, "stages=[train, {train: {loss: {name: ride, base: ce}}}]")
+    begun(registry, *single, f"loss={{name: ride, diversity_factor: 0, teacher: {teacher}}}")
+
+
 def test_a_teacher_that_cannot_teach_is_refused(teacher: Path, tmp_path: Path, registry: Registry) -> None:
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / files.RECIPE).write_bytes((teacher / files.RECIPE).read_bytes())
@@ -326,9 +360,16 @@ def test_a_teacher_that_cannot_teach_is_refused(teacher: Path, tmp_path: Path, r
     other = f"data={{source: {tmp_path / 'three.npz'}}}"
     with pytest.raises(DocumentError, match=r"loss\.teacher: the model of .* is another one: 5 of its weights"):
         begun(registry, *RIDE, f"loss={{name: ride, teacher: {teacher}}}", other)
+    late = f"stages=[train, {{train: {{loss: {{name: ride, teacher: {tmp_path / 'nothing'}}}}}}}]"
+    with pytest.raises(DocumentError, match=r"^stages\[1\]\.loss\.teacher: .* is no finished run"):
+        begun(registry, *RIDE, late)
 
 
 def test_a_teacher_is_found_beside_the_recipe(teacher: Path, registry: Registry) -> None:
     recipe = teacher.parent / "student.yaml"
     recipe.write_text(f"augkit: 1\nname: student\nloss: {{name: ride, teacher: {teacher.name}}}\n")
     assert Path(load_recipe(recipe, registry).loss.options["teacher"]) == teacher
+    later = f"stages: [train, {{train: {{epochs: 1, loss: {{name: ride, teacher: {teacher.name}}}}}}}]\n"
+    recipe.write_text(f"augkit: 1\nname: student\n{later}")
+    loss = load_recipe(recipe, registry).stages[1].loss
+    assert loss is not None and Path(loss.options["teacher"]) == teacher

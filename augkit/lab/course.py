@@ -181,8 +181,28 @@ def _stage(
         mixing=said.mixing,
         function=function,
         sampler=_sampler(said.sampler or recipe.sampler, recipe, data, registry, begin, epochs),
-        loss=_loss(said.loss or recipe.loss, (recipe.seed + _APART * number) % 2**63, data, registry, facts, model),
+        loss=_loss_at(number, said, recipe, data, registry, facts, model),
     )
+
+
+def _loss_at(
+    number: int,
+    said: StageRecipe,
+    recipe: Recipe,
+    data: Data,
+    registry: Registry,
+    facts: dict[str, Any],
+    model: nn.Module,
+) -> named.Bound:
+    """A stage's loss; what is wrong with one of its options is told with the place of that in the recipe."""
+    seed = (recipe.seed + _APART * number) % 2**63
+    try:
+        return _loss(said.loss or recipe.loss, seed, data, registry, facts, model)
+    except DocumentError as error:
+        if error.path not in (said.loss or recipe.loss).options:
+            raise
+        place = "loss" if said.loss is None else f"stages[{number}].loss"
+        raise DocumentError(error.message, path=f"{place}.{error.path}") from error
 
 
 def _check_facts(function: named.Bound, what: str, data: Data) -> None:

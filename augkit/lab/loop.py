@@ -58,7 +58,7 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
     normalise = Normalise(recipe.data.mean, recipe.data.std).to(device)
     chooser = coreset_epochs.prepare(recipe, len(data.train), registry, device)
     run = Training(recipe, data, device, model, policy, stages, normalise, _judge(recipe, registry), chooser)
-    _try(run)
+    _check_experts(run, _try(run))
     if "model" in policy.needs:
         policy.attach_model(model, probe_pool(data.train, recipe.seed), run.layout, autocast=run.autocast)
     return run
@@ -67,20 +67,13 @@ def prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device
 def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: LossRecipe) -> None:
     """Raise unless the loss of a stage can be reckoned with this policy, model and the first stage's loss."""
     recipe, name = stage.recipe, stage.recipe.loss.name
-    path = "loss" if stage.number == 0 else f"{stage.path}.loss"
+    path = _loss_path(stage)
     cosines = [made_for_cosines(registry.losses[loss.name], loss.options) for loss in (first, recipe.loss)]
     if cosines[0] != cosines[1]:
         which = f'"{first.name}" is made for a last layer of cosines and "{name}" is not'
         which = which if cosines[0] else f'"{name}" is made for a last layer of cosines and "{first.name}" is not'
         raise DocumentError(f"{which}: a model has one last layer for all stages, take another loss", path=path)
-    made = len(policy.views)
-    wanted = getattr(registry.losses[name], "wants_views", made)
-    if made != wanted:
-        raise DocumentError(
-            f'"{name}" takes {wanted} views of each image, and "{recipe.policy_name}" makes {made or "none"}: take a'
-            f" policy that makes {wanted}, or another loss",
-            path=path,
-        )
+    _check_views(registry.losses[name], name, policy, recipe.policy_name, path)
     chooses = isinstance(stage.loss.function, ChoosesViews)
     if (chooses or "views" in stage.loss.wanted) and len(policy.views) < 2:
         does, such = ("chooses among", "invariance_proposals") if chooses else ("compares", "augmix")
@@ -103,6 +96,29 @@ def _check_loss(stage: Stage, registry: Registry, policy: Policy, first: LossRec
         )
 
 
+def _check_views(loss: Callable[..., Tensor], name: str, policy: Policy, policy_name: str, path: str) -> None:
+    """Raise unless a policy makes as many views as a loss wants, and first the one that it takes for the first."""
+    made = len(policy.views)
+    wanted = getattr(loss, "wants_views", made)
+    if made != wanted:
+        raise DocumentError(
+            f'"{name}" takes {wanted} views of each image, and "{policy_name}" makes {made or "none"}: take a policy'
+            f" that makes {wanted}, or another loss",
+            path=path,
+        )
+    first = getattr(loss, "first_view", None)
+    if first in policy.views[1:]:
+        raise DocumentError(
+            f'"{name}" takes views in their order and "{first}" as the first, and in "{policy_name}" another comes'
+            f' before it, "{policy.views[0]}": write "{first}" first',
+            path=path,
+        )
+
+
+def _loss_path(stage: Stage) -> str:
+    return "loss" if stage.number == 0 else f"{stage.path}.loss"
+
+
 def _judge(recipe: Recipe, registry: Registry) -> Callable[[Tensor], Answer]:
     """What counts as a right answer in this recipe."""
     function = named.bind(registry.answers[recipe.answer.name], recipe.answer.options, named.ANSWER_FACTS)
@@ -114,8 +130,11 @@ def _judge(recipe: Recipe, registry: Registry) -> Callable[[Tensor], Answer]:
 
 
 @torch.no_grad()
-def _try(run: Training) -> None:
+def _try(run: Training) -> int:
     """One black image through the model; neither its state nor a random generator is changed.
+
+    Returns:
+        How many experts answered.
 
     Raises:
         DocumentError: it does not take images of this size, or answers with something else than a number a class.
@@ -127,7 +146,8 @@ def _try(run: Training) -> None:
     run.model.eval()
     try:
         with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []), run.autocast():
-            answer = experts.joint(run.model(images))
+            output = experts.stacked(run.model(images))
+            answer = experts.joint(output)
     except InputError:
         answer = None
     except Exception as error:  # whatever any of timm's models makes of a size that it was not built for
@@ -141,6 +161,18 @@ def _try(run: Training) -> None:
         raise DocumentError(
             f'"{name}" with these options gives no [images, {run.data.num_classes}] logits', path="model.options"
         )
+    return output.shape[1] if output.ndim == 3 else 1
+
+
+def _check_experts(run: Training, number: int) -> None:
+    """Raise if a loss is there to make several experts of a model differ, and it has a single one."""
+    for stage in run.stages:
+        if number == 1 and getattr(stage.loss.function, "wants_experts", False):
+            raise DocumentError(
+                f'"{stage.recipe.loss.name}" drives experts apart, and this model has a single one: set model.experts'
+                " to 2 or more, or diversity_factor to 0",
+                path=_loss_path(stage),
+            )
 
 
 def train_epoch(run: Training, on_step: Callable[[int, int, str], None] | None = None) -> Record:

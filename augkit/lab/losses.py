@@ -5,9 +5,10 @@ that has a parameter of its name: `class_counts` [C] float32 training images of 
 device; `epoch` and `epochs`, of the stage, 0-based; `views`, how many results of each image the policy makes (a loss
 that asks for it is refused beside a policy without views); `groups` [B] int64 of the batch's images, on the device, and
 `group_names`, and `group_counts` [C, G] float32 training images of each class in each group (all three refused where
-the data know no groups); `inputs` [B, 3, H, W] that the model was given, normalised; `head`, the model's last layer,
-and `features` [B, D] float32 that this layer was given, with gradients (both refused for models that have not one last
-layer). Every other keyword-only parameter is an option.
+the data know no groups); `inputs` [B, 3, H, W] that the model was given, normalised; `autocast`, a call of which
+gives the context that the model is asked in; `head`, the model's last layer, and `features` [B, D] float32 that this
+layer was given, with gradients (both refused for models that have not one last layer). Every other keyword-only
+parameter is an option.
 
 On dense targets each loss here is linear in the target, as mixing papers train: the loss of every class weighted by
 its share. So one-hot targets give what labels give, to rounding.
@@ -20,7 +21,8 @@ its `__init__` has keyword-only parameters for. The instance is called as a func
 learn along with the stage's part, at the stage's rate and weight decay; what it draws depends on the recipe's seed. A
 loss with `wants_labels = True` is refused beside a policy that mixes images, whose targets are dense. One with
 `wants_views = 3` is refused beside policies with another number of views, and one with a method `choose` looks at all
-views before some of them are trained on, see `augkit.lab.view_choice`.
+views before some of them are trained on, see `augkit.lab.view_choice`. One whose instance has
+`wants_experts = True` is refused beside a model of a single expert.
 """
 
 from __future__ import annotations

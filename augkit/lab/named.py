@@ -21,7 +21,7 @@ from augkit.strategy.problems import shown
 
 LOSS_FACTS = (
     *("class_counts", "group_counts", "group_names", "epochs", "head"),
-    *("epoch", "views", "experts", "groups", "features", "inputs"),
+    *("epoch", "views", "experts", "groups", "features", "inputs", "autocast"),
 )
 """Those of the first line hold for a whole stage."""
 SUBSET_FACTS = ("gradients", "losses", "seed")

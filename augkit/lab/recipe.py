@@ -132,8 +132,8 @@ def load_recipe(source: str | Path | Mapping[str, Any], registry: Registry, over
     given: dict[Place, str] = {}
     for override in overrides:
         given[_override(data, override)] = override
-    _anchor(data, Path.cwd())
     data = _written_out(data)
+    _anchor(data, Path.cwd())
     recipe = _validate(read, data, given)
     _check_named(recipe, registry, Problems(read.file, _lines(read, given)), given)
     return _with_fitted(recipe, registry, Problems(read.file, _lines(read, given)), given)
@@ -253,7 +253,10 @@ def _override(data: dict[str, Any], override: str) -> Place:
 
 
 def _anchor(data: dict[str, Any], folder: Path) -> None:
-    """Make relative paths absolute where the folder holds what they name."""
+    """Make relative paths of a recipe, or of a stage of it, absolute where the folder holds what they name."""
+    for stage in data["stages"] if isinstance(data.get("stages"), list) else ():
+        if isinstance(stage, dict):
+            _anchor(stage, folder)
     for part, key in (
         ("data", "source"),
         ("data", "root"),

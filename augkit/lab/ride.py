@@ -6,15 +6,18 @@ the paper and its authors' code differ, this does as the code, whose numbers are
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augkit.errors import DocumentError
+from augkit.errors import DocumentError, StateError
 from augkit.lab import losses, named
 from augkit.lab.experts import joint
 
@@ -83,9 +86,12 @@ class Ride:
         self.temperatures = temperature * factors / factors.max()
         self.mean_temperature = float(self.temperatures.mean())
         self.distill_factor, self.distill_temperature = distill_factor, distill_temperature
+        self.wants_experts = diversity_factor != 0
         self.teacher: nn.Module | None = None
+        self.teacher_run, self.teacher_sha256 = teacher, ""
         if teacher is not None:
             self.teacher, cosines = frozen(Path(teacher), len(class_counts))
+            self.teacher_sha256 = _hash(self.teacher)
             self.teacher.to(class_counts.device)
             self.teacher_scale = scale if cosines else 1.0
 
@@ -94,7 +100,33 @@ class Ride:
         """Whether these options make it one for last layers of cosines."""
         return losses.made_for_cosines(losses.LOSSES[base], {})
 
-    def __call__(self, logits: Tensor, targets: Tensor, *, experts: Tensor, epoch: int, inputs: Tensor) -> Tensor:
+    def state_dict(self) -> dict[str, Any]:
+        """Which teacher it is; its weights stay in its own folder."""
+        return {"teacher_sha256": self.teacher_sha256}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the teacher that it began with.
+
+        Raises:
+            StateError: another model stands in the teacher's folder now.
+        """
+        if state.get("teacher_sha256", "") != self.teacher_sha256:
+            raise StateError(
+                "the model in this folder is another than the one that taught the run so far: put that one back, or"
+                " train anew in another folder with --out",
+                file=self.teacher_run,
+            )
+
+    def __call__(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        experts: Tensor,
+        epoch: int,
+        inputs: Tensor,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Tensor:
         """The loss of a batch, a single number.
 
         Args:
@@ -103,6 +135,7 @@ class Ride:
             experts: [B, experts, C] float32.
             epoch: of the stage, 0-based.
             inputs: [B, 3, H, W] that the model was given.
+            autocast: the context that the teacher is asked in.
         """
         facts = {"class_counts": self.counts, "epochs": self.epochs, "epoch": epoch}
         each: list[Tensor] = [self.base(one, targets, **facts) for one in experts.unbind(1)]
@@ -111,7 +144,7 @@ class Ride:
             loss = loss + self.diversity_factor * self.diversity(experts, epoch)
         if self.teacher is None:
             return loss
-        with torch.no_grad():
+        with torch.no_grad(), autocast():
             taught = joint(self.teacher(inputs)).float() * self.teacher_scale
         distance = self.distill_temperature**2 * _divergence(
             taught / self.distill_temperature, logits * (self.scale / self.distill_temperature)
@@ -138,6 +171,15 @@ def _divergence(true: Tensor, other: Tensor) -> Tensor:
     return functional.kl_div(other.log_softmax(1), true.log_softmax(1), reduction="batchmean", log_target=True)
 
 
+def _hash(model: nn.Module) -> str:
+    """SHA-256 of a model's weights and running statistics."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def frozen(run: Path, num_classes: int) -> tuple[nn.Module, bool]:
     """A finished run's model for so many classes, in evaluation mode, its weights without gradients.
 
@@ -153,11 +195,11 @@ def frozen(run: Path, num_classes: int) -> tuple[nn.Module, bool]:
     from augkit.plugins import registry
 
     if not (run / files.RECIPE).is_file() or not (run / files.SUMMARY).is_file():
-        raise DocumentError(f"{run} is no finished run: train the teacher to its end first", path="loss.teacher")
+        raise DocumentError(f"{run} is no finished run: train the teacher to its end first", path="teacher")
     recipe = read_recipe(run / files.RECIPE)
     options = {name: value for name, value in recipe.model.options.items() if name != "pretrained"}  # fetches nothing
     said = recipe.model.model_copy(update={"options": options})
     model = models.made(recipe.model_copy(update={"model": said}), num_classes, registry())
-    models.load_weights(model, run, "loss.teacher")
+    models.load_weights(model, run, "teacher")
     cosines = any(isinstance(module, models.CosineHead) for module in model.modules())
     return model.eval().requires_grad_(False), cosines

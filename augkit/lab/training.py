@@ -137,6 +137,7 @@ class Training:
             **seen,
             "epoch": self.epoch - stage.begin,
             "views": len(self.policy.views),
+            "autocast": self.autocast,
             "groups": own if own is None or kept is None else own[kept.flatten()],
         }
         if "experts" in stage.loss.wanted:
