@@ -21,6 +21,7 @@ from augkit.cli.app import build
 from augkit.errors import AugkitError, DataError, StateError
 from augkit.lab import robustness
 from augkit.lab import robustness_tables as tables
+from augkit.lab.recipe import read_recipe
 from augkit.lab.robustness import CORRUPTIONS, SEVERITIES, find, measure
 from augkit.lab.run import train
 from augkit.policy import Policy
@@ -123,6 +124,35 @@ def test_images_too_many_to_hold_are_read(fresh: Path, three: None) -> None:
     assert data.test.held is None
     policy = Policy.load("imagenet_c", seed=0, severity=1, only=0)
     assert robustness._errors([subject], data.test, policy)[0] == known["errors"]["gaussian_noise"][0]
+
+
+def test_wrong_combinations_are_told_before_anything_is_measured(fresh: Path, tmp_path: Path) -> None:
+    def refused(*told: object) -> str:
+        done = CliRunner().invoke(build(), ["robustness", *map(str, told)])
+        assert done.exit_code == 2 and "mean error" not in done.stderr
+        assert not list(fresh.rglob("robustness.json")) and not list(tmp_path.rglob("robustness.json"))
+        return done.stderr
+
+    twin = shutil.copytree(fresh / "none", tmp_path / "twin")
+    assert "seed 0 is there twice" in refused(fresh / "none", twin)
+    both = ("--against", fresh / "none", "--against", fresh / "trivialaugment")
+    assert "runs of several recipes" in refused(fresh, *both)
+    recipe = read_recipe(fresh / "none" / "recipe.yaml")
+    with np.load(recipe.data.source) as arrays:
+        fewer = {name: values[:-3] if name.startswith("test") else values for name, values in arrays.items()}
+    np.savez(tmp_path / "fewer.npz", **fewer)
+    other = train("demo", [*TOLD, f"data.source={tmp_path / 'fewer.npz'}", "policy=none"], tmp_path / "other")
+    assert "on different test images cannot be compared" in refused(fresh / "trivialaugment", "--against", other)
+
+
+def test_a_run_is_asked_when_its_teacher_is_gone(fresh: Path, three: None, tmp_path: Path) -> None:
+    folder = shutil.copytree(fresh / "none", tmp_path / "teacher")
+    loss = f"{{name: ride, base: ce, diversity_factor: 0, teacher: {folder}}}"
+    source = f"data.source={read_recipe(folder / 'recipe.yaml').data.source}"
+    stages = f"stages=[train, {{train: {{epochs: 1, loss: {loss}}}}}]"
+    run = train("demo", [*TOLD, "epochs=2", source, "policy=none", f"loss={loss}", stages], tmp_path / "student")
+    shutil.rmtree(folder)
+    assert measure([run])[0]["clean"] is not None
 
 
 def test_runs_that_cannot_be_asked(fresh: Path, tmp_path: Path) -> None:

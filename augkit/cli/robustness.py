@@ -48,9 +48,14 @@ def robustness(
     everything = lab.find([*references, *folders])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+
+    def check(records: list[lab.Record]) -> None:
+        tables.check(records, records[: len(references)])  # they come first in everything
+
     try:
         with Display() as display:
-            records = dict(zip(everything, lab.measure(everything, memory=memory, say=display.say), strict=True))
+            measured = lab.measure(everything, memory=memory, say=display.say, check=check)
+            records = dict(zip(everything, measured, strict=True))
     except KeyboardInterrupt:
         fail(f"interrupted; the same command goes on: augkit {shlex.join(sys.argv[1:])}")
         raise typer.Exit(130) from None

@@ -26,7 +26,7 @@ from augkit.lab.data import Data, Split
 from augkit.lab.experts import joint
 from augkit.lab.loop import prepare
 from augkit.lab.recipe import Recipe, read_recipe
-from augkit.lab.recipe_parts import PolicyRecipe
+from augkit.lab.recipe_parts import LossRecipe, PolicyRecipe
 from augkit.lab.run import pick_device, same_data, threads
 from augkit.lab.training import Training
 from augkit.plugins import registry as default_registry
@@ -100,6 +100,7 @@ def measure(
     *,
     memory: int | None = None,
     say: Callable[[str], None] = lambda line: None,
+    check: Callable[[list[Record]], None] = lambda records: None,
     registry: Registry | None = None,
 ) -> list[Record]:
     """Ask the models of finished runs about their test images, corrupted in every way, and note it in their folders.
@@ -112,6 +113,7 @@ def measure(
         memory: MiB that test images held on the device may take, instead of what the recipe says; those that take more
             are read from their files for each of the seventy measurements.
         say: called with a line about each corruption.
+        check: called with the records before anything is measured; what it raises ends the call.
 
     Returns:
         What each `robustness.json` holds, in the folders' order.
@@ -121,6 +123,7 @@ def measure(
     """
     registry = registry or default_registry()
     subjects = list(_open(folders, registry, memory))
+    check([subject.record for subject in subjects])
     with ExitStack() as claims:
         for subject in subjects:
             claims.enter_context(files.claim(subject.folder))
@@ -197,12 +200,24 @@ def _images_of(split: Split) -> str:
 
 def _prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Training:
     """The run before its first step, without what only training needs and may be gone by now: the weights that it began
-    with, and the policy, unless the loss compares the policy's views."""
-    plain = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": None})})
+    with, teachers, and the policy, unless the loss compares the policy's views."""
+    plain = recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"weights": None}),
+            "loss": _untaught(recipe.loss),
+            "stages": tuple(
+                stage.model_copy(update={"loss": stage.loss and _untaught(stage.loss)}) for stage in recipe.stages
+            ),
+        }
+    )
     try:
         return prepare(plain.model_copy(update={"policy": PolicyRecipe()}), data, registry, device)
     except DocumentError:
         return prepare(plain, data, registry, device)
+
+
+def _untaught(loss: LossRecipe) -> LossRecipe:
+    return LossRecipe.model_validate({name: value for name, value in loss.model_dump().items() if name != "teacher"})
 
 
 def _noted(folder: Path, record: Record) -> Record:

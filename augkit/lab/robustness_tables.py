@@ -46,13 +46,10 @@ def tabulate(records: Sequence[Record], against: Sequence[Record] = ()) -> Resul
     Raises:
         DataError: runs are of different test images, one is there twice, or a seed has no reference.
     """
-    everything = [*against, *(one for one in records if one not in against)]
-    _check(everything)
+    everything = check(records, against)
     rows: dict[tuple[str, ...], list[Record]] = {}
     for record in everything:
         rows.setdefault(_kind(record), []).append(record)
-    if against and len({_kind(record) for record in against}) > 1:
-        raise DataError("--against names runs of several recipes: name one recipe's runs, of one or more seeds")
     names = _names(rows)
     by_seed = {record["seed"]: record for record in against}
     reference = names[_kind(against[0])] if against else None
@@ -78,7 +75,23 @@ def tabulate(records: Sequence[Record], against: Sequence[Record] = ()) -> Resul
     }
 
 
-def _check(records: Sequence[Record]) -> None:
+def check(records: Sequence[Record], against: Sequence[Record] = ()) -> list[Record]:
+    """All of them, the reference first, or raise what `tabulate` raises; nothing needs to be measured for this."""
+    everything = [*against, *(one for one in records if one not in against)]
+    _check_runs(everything)
+    if len({_kind(record) for record in against}) > 1:
+        raise DataError("--against names runs of several recipes: name one recipe's runs, of one or more seeds")
+    known = {record["seed"] for record in against}
+    missing = sorted({record["seed"] for record in everything} - known)
+    if len(known) > 1 and missing:
+        raise DataError(
+            f"--against names no run with seed {missing[0]}: name one for each seed, or a single one for all"
+        )
+    return everything
+
+
+def _check_runs(records: Sequence[Record]) -> None:
+    """Raise unless they are different runs on the same test images."""
     first = records[0]
     for record in records[1:]:
         for name in _SAME_IMAGES:
@@ -123,11 +136,8 @@ def _row(name: str, runs: Sequence[Record], by_seed: Mapping[int, Record], refer
     }
     if reference is None:
         return row
-    others = [by_seed.get(seed) if len(by_seed) > 1 else next(iter(by_seed.values())) for seed in seeds]
-    if any(other is None for other in others):
-        missing = next(seed for seed, other in zip(seeds, others, strict=True) if other is None)
-        raise DataError(f"--against names no run with seed {missing}: name one for each seed, or a single one for all")
-    pairs = [(record, other) for record, other in zip(runs, others, strict=True) if other is not None]
+    others = [by_seed[seed] if len(by_seed) > 1 else next(iter(by_seed.values())) for seed in seeds]
+    pairs = list(zip(runs, others, strict=True))
     for place, key in enumerate(("mce", "relative_mce")):
         values = [normalised(record, other)[place] for record, other in pairs]
         known = [100 * value for value in values if value is not None]
