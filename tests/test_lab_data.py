@@ -192,6 +192,8 @@ def test_timm_dataset_name(tmp_path: Path) -> None:
     assert loaded.class_names == ("a", "b")
     assert loaded.class_counts.tolist() == [3, 2]
     assert len(loaded.test) == 2
+    with pytest.raises(DataError, match=r"cannot be opened: .* Set data\.download to true to download it"):
+        data.load(DataRecipe(source="torch/cifar10", root=str(tmp_path), image_size=8))
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def _timm(name: str, root: str | None, download: bool) -> Source:
             dataset = create_dataset(name, root=root, split=wanted, download=download)
             labels = _labels(dataset)
         except Exception as error:  # whatever the library behind the name raises; only name and root can be mended
-            raise DataError(f'data set "{name}" ({wanted}, root {root}) cannot be opened: {error}') from error
+            reason = str(error).replace("You can use download=True", "Set data.download to true")
+            raise DataError(f'data set "{name}" ({wanted}, root {root}) cannot be opened: {reason}') from error
         splits[split] = TimmDataset(dataset, labels, name)
         class_names = getattr(dataset, "classes", class_names)
     classes = 1 + max(int(reader.labels.max(initial=-1)) for reader in splits.values())
