@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +127,17 @@ def test_a_run_learns_goes_on_to_the_bit_and_keeps_projections_out_of_the_model(
 def test_what_it_cannot_work_with_is_one_sentence(told: list[str], message: str, registry: Registry) -> None:
     with pytest.raises(DocumentError, match=message):
         begun(registry, *SHORT, *told)
+
+
+def test_views_count_in_their_order_and_one_called_classify_is_the_first(registry: Registry, tmp_path: Path) -> None:
+    twice = "{times: 2, steps: [invert]}"
+    for name, views in (("turned", f"contrast: {twice}, classify: []"), ("unnamed", f"one: [], two: {twice}")):
+        (tmp_path / f"{name}.yaml").write_text(f"{{augkit: 1, name: {name}, pipeline: [], views: {{{views}}}}}")
+    with pytest.raises(
+        DocumentError, match=r'^loss: .* in "turned" another comes before it, "contrast 1": write "classify"'
+    ):
+        begun(registry, *SHORT, f"policy={tmp_path}/turned.yaml")
+    assert begun(registry, *SHORT, f"policy={tmp_path}/unnamed.yaml").policy.views == ("one", "two 1", "two 2")
 
 
 def test_a_last_layer_without_vectors_is_refused() -> None:

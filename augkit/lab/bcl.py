@@ -43,6 +43,7 @@ class BCL(nn.Module):
 
     wants_labels = True
     wants_views = 3
+    first_view = "classify"
     prior: Tensor
 
     def __init__(
