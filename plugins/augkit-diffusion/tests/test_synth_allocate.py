@@ -1,7 +1,8 @@
-"""`augkit synth allocate`: what it makes and trains, and that it calls nothing better that may be noise."""
+"""`augkit synth allocate`: what it makes, trains and judges."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -14,19 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from augkit_diffusion.allocate_command import _question
-from augkit_diffusion.allocating import CONTROL, RUNS, Allocation, measure
-from augkit_diffusion.candidates import Candidate
-from augkit_diffusion.choosing import Choice
+from augkit_diffusion.allocating import CONTROL, RUNS, Allocation
+from augkit_diffusion.candidates import RESULTS, Candidate
 from augkit_diffusion.evidence import real_data
 from augkit_diffusion.store import Store
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from augkit_diffusion.trainings import train_one
 from PIL import Image
 from synth_parts import NAMES, begin, crawled, plugged, recipe, synth
 
 from augkit.errors import AugkitError
+from augkit.lab import folder as files
 from augkit.lab import seen
 from augkit.lab.data import load
+from augkit.lab.jobs import Result
 from augkit.lab.recipe import load_recipe
 from augkit.lab.run import train
 from augkit.plugins import registry
@@ -203,87 +204,6 @@ def test_what_the_recipe_says_of_mixing_is_kept(tmp_path: Path) -> None:
     assert "sources" not in allocation.question.recipe_of(None)
 
 
-# -- choosing -------------------------------------------------------------------------------------------------------
-
-
-def choice(
-    candidates: list[tuple[int, list[float]]], control: list[float], longer: list[float] | None = None
-) -> dict[str, Any]:
-    """The results of candidates (images, accuracies)."""
-    rows = [
-        {"split": 0.0, "weights": "1", "ratio": 1.0, "images": images, "take": {}, "store": "x"}
-        for images, _ in candidates
-    ]
-    controls = {"control": (10, dict(enumerate(control)))}
-    if longer is not None:
-        controls["control-20-epochs"] = (20, dict(enumerate(longer)))
-    scores = [dict(enumerate(values)) for _, values in candidates]
-    return Choice({"seeds": [*range(len(control))], "failed": {}}, rows, scores, controls).results()
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 99), st.lists(st.floats(0, 100), min_size=3, max_size=3)), min_size=1, max_size=6
-    ),
-    st.lists(st.floats(0, 100), min_size=3, max_size=3),
-)
-def test_the_fewest_images_within_an_error_of_the_best(
-    candidates: list[tuple[int, list[float]]], control: list[float]
-) -> None:
-    found = choice(candidates, control)
-    rows, best, chosen = found["candidates"], found["best"], found["chosen"]
-    means = [row["accuracy"]["mean"] for row in rows]
-    margin = means[best] - rows[best]["accuracy"]["error"]
-    assert means[best] == max(means) and means[chosen] >= margin
-    assert rows[chosen]["images"] == min(row["images"] for row in rows if row["accuracy"]["mean"] >= margin)
-    gap = rows[chosen]["differences"]["control"]
-    assert found["better"] == (gap["mean"] > gap["error"])
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-
-
-@pytest.mark.parametrize(
-    ("values", "longer", "better", "words"),
-    [
-        (
-            [81.0, 84.0, 83.1],
-            None,
-            True,
-            r"better by more than its standard error.* contains 0.* low bar .*difference does not hold at 95",
-        ),
-        ([90.0, 91.0, 92.0], None, True, r"Holm's correction for looking at 2 the difference holds at 95 %"),
-        ([80.0, 81.9, 80.4], None, False, r"no more than its standard error: noise.*does as well without"),
-        ([70.0, 71.0, 72.0], None, False, r"worse by more than its standard error.*does as well without"),
-        ([90.0, 91.0, 92.0], [90.0, 91.5, 91.5], False, r"\(20 epochs\): \+0\.0 .* more training steps .* do as much"),
-        ([90.0, 91.0, 92.0], [70.0, 71.0, 72.0], True, "called better, by the low bar"),
-    ],
-)
-def test_nothing_within_its_error_is_called_better(
-    values: list[float], longer: list[float] | None, better: bool, words: str
-) -> None:
-    import re
-
-    found = choice([(5, values), (9, [60.0, 60.0, 60.0])], [80.0, 81.0, 82.1], longer)
-    assert found["better"] is better
-    assert re.search(words, " ".join(found["verdict"])), found["verdict"]
-
-
-def test_one_seed_proves_nothing() -> None:
-    found = choice([(5, [99.0])], [10.0])
-    assert not found["better"] and "fewer than two seeds" in found["verdict"][1]
-
-
-def test_runs_that_failed_are_left_out() -> None:
-    told = {"seeds": [0, 1], "failed": {"x-seed1": "no room"}}
-    row = {"split": 0.0, "weights": "1", "ratio": 1.0, "images": 5, "take": {}, "store": "x"}
-    controls = {"control": (10, {0: 50.0, 1: 52.0})}
-    found = Choice(told, [row, {**row, "images": 9}], [{}, {0: 60.0}], controls).results()
-    assert found["chosen"] == 1 and found["candidates"][0]["accuracy"] is None
-    for scores, control in (([{}, {}], controls), ([{0: 1.0}, {}], {"control": (10, {})})):
-        with pytest.raises(AugkitError, match=r"every run of .* failed, so there is nothing to choose: no room"):
-            Choice(told, [row, row], scores, control).results()
-
-
 # -- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -298,7 +218,8 @@ def test_runs_that_failed_are_left_out() -> None:
         (("--splits", "0,1"), '--splits takes different numbers from 0 and below 1, as 1,2, not "0,1"'),
         (("--ratios", "0"), "--ratios takes different numbers above 0"),
         (("--ratios", "1,1"), "--ratios takes different numbers"),
-        (("--seeds", "0.5"), "--seeds takes different whole numbers from 0"),
+        (("--splits", "0", "--ratios", "0.000001"), "--ratios 1e-06: of 55 real images that is no synthetic image"),
+        (("--seeds", "0.5"), '--seeds takes how many, such as 3, or which, such as 0,5,7, not "0.5"'),
         (("--weights", "nothing"), '--weights "nothing":'),
         (("--weights", "0 * class_count"), '--weights "0 * class_count": weights are 0 or more and not all 0'),
         (("--option", "sizes=3"), 'source "stamps": there is no option "sizes"'),
@@ -324,13 +245,62 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out" / "settings.json").write_text("{}")
     done = synth("allocate", path, *STAMPS, "--out", tmp_path / "out")
     assert done.exit_code == 2 and "this choice was begun with another recipe" in done.stderr
+    for name, damage in (
+        ("settings.json", '{"recipe": '),
+        ("settings.json", "[]"),
+        ("allocation.json", "\0"),
+        ("allocation.json", '{"candidates": [1]}'),
+    ):
+        (tmp_path / "out" / name).write_text(damage)
+        done = synth("allocate", path, *STAMPS, "--out", tmp_path / "out")
+        assert done.exit_code == 2 and f"{name}: damaged" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def given_values(folder: Path, allocation: Allocation, values: Mapping[str, float]) -> dict[str, Any]:
+    """The results of an allocation whose finished runs had these accuracies (by the beginning of their names), as
+    `allocate` leaves them in its folder."""
+    taken = {candidate: {"dog": sum(wanted.values())} for candidate, wanted in allocation.wanted.items()}
+
+    def value(name: str) -> float:
+        return next(value for begin, value in values.items() if name.startswith(begin)) + int(name[-1]) / 10
+
+    tasks = allocation.tasks(taken)
+    done = {task.name: Result(task.name, {"balanced": value(task.name)}) for task in tasks}
+    found = allocation._choice(taken, done).results()
+    (folder / "out").mkdir(exist_ok=True)
+    files.write_json(folder / "out" / RESULTS, found)
+    return found
+
+
+def test_candidates_of_earlier_calls_are_judged_as_well(tmp_path: Path) -> None:
+    """A narrower call neither gets rid of the correction nor of the longest control."""
+    path = written(tmp_path)
+    values = {"split0-ratio1": 82.0, "split0-ratio2": 80.0, "control-": 81.0, "control": 60.0}
+    whole = given_values(tmp_path, asked(path, splits=[0.0], seeds=(0, 1, 2)), values)
+    assert len(whole["candidates"]) == 4 and "control-6-epochs" in whole["controls"]
+    narrow = asked(path, splits=[0.0], ratios=(1,), weights=("1",), seeds=(2, 0, 1, 4))
+    assert "judged with 3 candidates of earlier calls, by the seeds that all have: 2, 0, 1" in narrow.words()
+    again = given_values(tmp_path, narrow, values)
+    assert len(narrow.wanted) == 1 and len(again["candidates"]) == 4 and list(again["controls"]) == [*whole["controls"]]
+    for found in (whole, again):
+        assert "looking at 4" in found["verdict"][-1] and found["better"] and sorted(found["seeds"]) == [0, 1, 2]
+    assert again["candidates"][again["chosen"]]["accuracy"] == whole["candidates"][whole["chosen"]]["accuracy"]
+    assert [*again["candidates"][0]["values"]] == ["0", "1", "2", "4"]  # there for a call that all have it in
+    fresh = asked(path, splits=[0.0], ratios=(3,), weights=("1",), seeds=(4,))
+    with pytest.raises(AugkitError, match=r"do not all have one of these --seeds.* some of theirs \(0, 1, 2\)"):
+        fresh.try_out()
+    more = asked(path, splits=[0.0], ratios=(0.5, 1, 2, 3), seeds=(0, 1, 2))
+    assert not more.others and more.seeds == [0, 1, 2] and "control-8-epochs" in more.controls()
 
 
 def test_a_run_is_measured_on_validation_images(tmp_path: Path) -> None:
     said = load_recipe(written(tmp_path), registry(), ["epochs=1"]).model_dump(mode="json") | {"test": False}
-    found = measure(said, str(tmp_path / "run"))
-    assert 0 <= found["balanced"] <= 1 and found == measure(said, str(tmp_path / "run"))
+    found = train_one(said, str(tmp_path / "run"))
+    assert 0 <= found["balanced"] <= 100 and found == train_one(said, str(tmp_path / "run"))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    with (tmp_path / "run" / files.PER_CLASS).open() as table:
+        by_class = [float(row["accuracy"]) for row in csv.DictReader(table)]
+    assert found["balanced"] == pytest.approx(100 * sum(by_class) / len(by_class), abs=0.01)
     assert summary["test"] is None and "the test set was not read" in summary["reported"]
 
 
@@ -362,6 +332,8 @@ def test_a_killed_choice_goes_on_and_its_best_recipe_trains(tmp_path: Path) -> N
     assert [row["images"] for row in found["candidates"]] == [55, 55] and found["failed"] == {}
     with Image.open(out / "accuracy.png") as picture:
         assert picture.width > 400
+    status, printed, errors = begin(tmp_path / "logs-again", *words, "--splits", "0").wait()
+    assert status == 0 and len(json.loads(printed)["candidates"]) == 2 and finished(out) == 8, errors
     moved = (tmp_path / "out").rename(tmp_path / "elsewhere")
     folder = train(moved / "best.yaml", ["epochs=1"], tmp_path / "run")
     images = json.loads((folder / "environment.json").read_text())["images"]
@@ -383,7 +355,7 @@ def test_good_images_are_told_from_noise(tmp_path: Path) -> None:
             noise = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
             (tmp_path / kind / str(label)).mkdir(parents=True, exist_ok=True)
             Image.fromarray(images[i] if kind == "good" else noise).save(tmp_path / kind / str(label) / f"{i:04d}.png")
-        words = ("--source", "folder", "--option", f"path={tmp_path / kind}", "--ratios", 0.5, "--seeds", "0,1")
+        words = ("--source", "folder", "--option", f"path={tmp_path / kind}", "--ratios", 0.5, "--seeds", 3)
         done = synth(
             "allocate", path, *words, "--weights", "1 / class_count", "--out", tmp_path / f"{kind}-out", "--json"
         )

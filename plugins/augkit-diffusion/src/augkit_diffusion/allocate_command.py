@@ -16,7 +16,7 @@ from augkit_diffusion import request as ask
 if TYPE_CHECKING:
     from augkit_diffusion.candidates import Question
 
-BEST, RESULTS, PICTURE = "best.yaml", "allocation.json", "accuracy.png"
+BEST, PICTURE = "best.yaml", "accuracy.png"
 
 
 def allocate(
@@ -40,7 +40,7 @@ def allocate(
             help="How they are shared out over classes; repeatable. By default class_count, 1 and 1 / class_count.",
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option(metavar="NUMBERS", help="Of the trainings.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="Of the trainings: how many (3), or which (0,1,2).")] = "3",
     model: ask.Model = None,
     steps: ask.Steps = None,
     guidance: ask.Guidance = None,
@@ -53,60 +53,61 @@ def allocate(
     seed: ask.Seed = 0,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes at once.")] = 1,
     on: Annotated[str, typer.Option(help="Where they work: local or ray.")] = "local",
-    retry: Annotated[bool, typer.Option("--retry", help="Repeat the runs that failed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Choose by validation images how many synthetic images of which class to train on (CoDSA).
 
     For each split a store is made, by a source that learns from that share of the real images alone (all of them for
     0); then every candidate is trained, and the recipe without synthetic images: as it is, and with as many steps. The
-    test set is not read. The same command goes on where a stopped one was; splits, ratios, weights and seeds may be
-    added.
+    test set is not read. The same command goes on where a stopped one was, and repeats what failed; splits, ratios,
+    weights and seeds may be added. Candidates of earlier calls in DIR are judged as well.
 
     \b
         augkit synth allocate recipe.yaml --source fit --out runs/allocate
         augkit synth allocate recipe.yaml --source fit --splits 0,0.5 --ratios 1,4 --weights "1 / class_count" --out DIR
         augkit train runs/allocate/best.yaml
     """
-    from augkit.lab import folder as files
     from augkit.lab.jobs import check as check_jobs
     from augkit_diffusion.allocating import Allocation
 
     check_jobs([], on, jobs)
-    given = ask.read_options(
-        options,
-        model=model,
-        steps=steps,
-        guidance=guidance,
-        batch=batch,
-        precision=precision,
-        strength=strength,
-        prompts=prompts,
-    )
-    question = _question(
-        recipe,
-        overrides or [],
-        source,
-        given,
-        out,
-        seed,
-        device,
-        splits=None if splits is None else _numbers("--splits", splits, 0, 1),
-        ratios=_numbers("--ratios", ratios, 0, 1000, above=True),
-        weights=weights or [],
-        seeds=[int(one) for one in _numbers("--seeds", seeds, 0, 2**31, whole=True)],
-    )
+    flags = {"model": model, "steps": steps, "guidance": guidance, "batch": batch, "precision": precision}
+    given = ask.read_options(options, **flags, strength=strength, prompts=prompts)
+    asked = _candidates(splits, ratios, weights, seeds)
+    question = _question(recipe, overrides or [], source, given, out, seed, device, **asked)
     try:
         allocation = Allocation(question, out, lambda line: print(line, file=sys.stderr, flush=True))
-        results = allocation.run(jobs, on, retry).results()
+        results = allocation.run(jobs, on).results()
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on")
         raise typer.Exit(130) from None
-    from augkit_diffusion.allocate_pictures import draw
+    _write(question, results, out)
+    _tell(results, out, as_json)
 
+
+def _candidates(splits: str | None, ratios: str, weights: list[str] | None, seeds: str) -> dict[str, Any]:
+    """What `_question` takes of what is chosen among."""
+    from augkit.cli.compare import parse_seeds
+
+    return {
+        "splits": None if splits is None else _numbers("--splits", splits, 0, 1),
+        "ratios": _numbers("--ratios", ratios, 0, 1000, above=True),
+        "weights": weights or [],
+        "seeds": list(dict.fromkeys(parse_seeds(seeds))),
+    }
+
+
+def _write(question: Question, results: Mapping[str, Any], out: Path) -> None:
+    from augkit.lab import folder as files
+    from augkit_diffusion.allocate_pictures import draw
+    from augkit_diffusion.candidates import RESULTS
+
+    files.write_json(out / RESULTS, results)  # first, since a later call judges what it says
     files.write_yaml(out / BEST, _best(question, results))
     draw(results, out / PICTURE)
-    files.write_json(out / RESULTS, results)
+
+
+def _tell(results: Mapping[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         show_json(results)
     else:
@@ -156,23 +157,20 @@ def _question(
     )
 
 
-def _numbers(
-    option: str, text: str, low: float, high: float, *, above: bool = False, whole: bool = False
-) -> list[float]:
+def _numbers(option: str, text: str, low: float, high: float, *, above: bool = False) -> list[float]:
     """Different numbers with commas between, `low` <= number < `high`; with `above` not `low` itself.
 
     Raises:
         AugkitError: it is something else.
     """
     try:
-        found = [float(int(part)) if whole else float(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError:
         found = []
     wrong = [number for number in found if not (low < number if above else low <= number) or not number < high]
     if not found or wrong or len(set(found)) < len(found):
-        kind = "whole numbers" if whole else "numbers"
         begin = "above" if above else "from"
-        raise AugkitError(f'{option} takes different {kind} {begin} {low:g} and below {high:g}, as 1,2, not "{text}"')
+        raise AugkitError(f'{option} takes different numbers {begin} {low:g} and below {high:g}, as 1,2, not "{text}"')
     return found
 
 
@@ -182,19 +180,20 @@ def _best(question: Question, results: Mapping[str, Any]) -> dict[str, Any]:
     from augkit_diffusion.choosing import words
 
     row = results["candidates"][results["chosen"]]
-    better = "better than without" if results["better"] else "not better than without"
+    better = f"{'' if results['better'] else 'not '}called better than without"
     found = question.recipe_of(Candidate(row["split"], row["weights"], row["ratio"]), row["take"], row["store"])
     return {**found, "title": f"Chosen by validation images: {words(row)}; {better}"}
 
 
 def _lines(results: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The table: what is trained without synthetic images, then the candidates."""
+    """The table: what is trained without synthetic images, then the candidates with their difference to each."""
     empty = dict.fromkeys(("split", "weights", "ratio", "images"), "")
-    first = next(iter(results["controls"]))
+    names = dict(zip(results["controls"], ("control", "as many steps"), strict=False))
     lines = []
     for name, control in results["controls"].items():
-        note = "control" if name == first else "as many steps"
-        lines.append({**empty, **_measured(control["accuracy"], None), "note": f"{note}, {control['epochs']} epochs"})
+        nothing = {f"to {short}": "" for short in names.values()}
+        note = {"note": f"{names[name]}, {control['epochs']} epochs"}
+        lines.append({**empty, "validation, %": _shown(control["accuracy"]), **nothing, **note})
     for number, row in enumerate(results["candidates"]):
         marks = [word for word in ("best", "chosen") if results[word] == number]
         lines.append(
@@ -203,20 +202,15 @@ def _lines(results: Mapping[str, Any]) -> list[dict[str, str]]:
                 "weights": row["weights"],
                 "ratio": f"{row['ratio']:g}",
                 "images": str(row["images"]),
-                **_measured(row["accuracy"], row["differences"][first]),
+                "validation, %": _shown(row["accuracy"]) or "failed",
+                **{f"to {short}": _shown(row["differences"][name], "+") for name, short in names.items()},
                 "note": ", ".join(marks),
             }
         )
     return lines
 
 
-def _measured(accuracy: Mapping[str, Any] | None, difference: Mapping[str, Any] | None) -> dict[str, str]:
-    def shown(found: Mapping[str, Any] | None, sign: str) -> str:
-        if found is None:
-            return ""
-        return f"{found['mean']:{sign}.1f}" + ("" if found["error"] is None else f" ±{found['error']:.1f}")
-
-    return {
-        "validation, %": "failed" if accuracy is None else shown(accuracy, ""),
-        "to control": shown(difference, "+"),
-    }
+def _shown(found: Mapping[str, Any] | None, sign: str = "") -> str:
+    if found is None:
+        return ""
+    return f"{found['mean']:{sign}.1f}" + ("" if found["error"] is None else f" ±{found['error']:.1f}")

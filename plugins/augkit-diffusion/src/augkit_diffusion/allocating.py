@@ -19,11 +19,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augkit.errors import StateError
+from augkit.errors import AugkitError, StateError
 from augkit.lab import folder as files
 from augkit_diffusion.allocation import by_budget, cells_of
-from augkit_diffusion.candidates import SETTINGS, Candidate, Question, check_folder, check_validation, splits_for
-from augkit_diffusion.choosing import Choice, balanced
+from augkit_diffusion.candidates import (
+    SETTINGS,
+    Candidate,
+    Earlier,
+    Question,
+    check_folder,
+    check_ratios,
+    check_validation,
+    read_json,
+    splits_for,
+)
+from augkit_diffusion.choosing import Choice
 from augkit_diffusion.chunks import Cell
 from augkit_diffusion.making import Work, data_facts, foresee, open_work
 
@@ -48,6 +58,7 @@ class Allocation:
         """Whether cells are classes in groups."""
         self.counts = cells_of(self.data, self.grouped)
         self.real = sum(self.counts.values())
+        check_ratios(question.ratios, self.real)
         self.splits = splits_for(self._work(0.0).source, question.order.source, question.splits)
         self.wanted = {
             Candidate(split, weights, ratio): by_budget(self.counts, round(ratio * self.real), weights)
@@ -57,6 +68,11 @@ class Allocation:
         }
         self.kept = {0.0: self.real}
         """Real images that are trained on, by split."""
+        self.earlier = Earlier.read(self.out)
+        self.others = [row for candidate, row in self.earlier.rows.items() if candidate not in self.wanted]
+        """Candidates of earlier calls alone: judged as well, but not trained again."""
+        self.seeds = [seed for seed in question.seeds if all(str(seed) in row["values"] for row in self.others)]
+        """By which all candidates are judged."""
 
     def try_out(self) -> None:
         """Raise what is wrong with the recipe, the source or a store, before anything is made."""
@@ -68,6 +84,13 @@ class Allocation:
         from augkit.plugins import registry
         from augkit_diffusion.settings import check
 
+        if not self.seeds:
+            shared = set.intersection(*(set(row["values"]) for row in self.others))
+            raise AugkitError(
+                "candidates of earlier calls do not all have one of these --seeds, so that nothing compares them: say"
+                f" some of theirs ({', '.join(sorted(shared, key=int))}), or choose another folder with --out",
+                file=self.out,
+            )
         recipe = self.question.recipe
         pick_device(recipe.device)
         models.check(recipe.model.name)
@@ -140,13 +163,13 @@ class Allocation:
 
     def controls(self) -> dict[str, dict[str, Any]]:
         """The recipes without synthetic images: as it is, and with as many training steps as the longest candidate has,
-        if any has more. The latter's name says its epochs, since further candidates may be longer."""
+        of earlier calls too, if any has more. The latter's name says its epochs, since further ones may be longer."""
         from augkit.lab.grid import shorten
 
         recipe, found = self.question.recipe, {CONTROL: self.question.recipe_of(None)}
         if self.question.sources.get("replace") is None:  # with it epochs are as long as without synthetic images
             most = max(self.kept[candidate.split] + sum(wanted.values()) for candidate, wanted in self.wanted.items())
-            epochs = round(recipe.epochs * most / self.real)
+            epochs = max(round(recipe.epochs * most / self.real), self.earlier.epochs)
             if epochs > recipe.epochs:
                 found[f"{CONTROL}-{epochs}-epochs"] = shorten(recipe, epochs).model_dump(mode="json")
         return found
@@ -164,7 +187,7 @@ class Allocation:
         return [
             Task(
                 f"{name}-seed{seed}",
-                "augkit_diffusion.allocating:measure",
+                "augkit_diffusion.trainings:train_one",
                 {"recipe": recipe | {"seed": seed, "test": False}},
                 {"folder": str(self.out / RUNS / f"{name}-seed{seed}"), **place},
             )
@@ -178,8 +201,8 @@ class Allocation:
             return candidate.name
         return f"{candidate.name}-{hashlib.sha256(json.dumps(take).encode()).hexdigest()[:6]}"
 
-    def run(self, jobs: int, on: str, retry: bool = False) -> Choice:
-        """Make and train what is missing, and choose.
+    def run(self, jobs: int, on: str) -> Choice:
+        """Make and train what is missing, and what failed once more, and choose.
 
         Raises:
             AugkitError: the folder holds something else, or every run of the control or of the candidates failed.
@@ -197,9 +220,9 @@ class Allocation:
             taken = self.taken()
             tasks = self.tasks(taken)
             there = spread.recorded(tasks, self.out / DONE)
-            teller = _Teller(len(tasks), len(there) - (sum(one.failed for one in there) if retry else 0), self.say)
+            teller = _Teller(len(tasks), sum(not one.failed for one in there), self.say)
             done = spread.map(
-                tasks, on, jobs, record=self.out / DONE, logs=self.out / LOGS, retry=retry, done=teller.done
+                tasks, on, jobs, record=self.out / DONE, logs=self.out / LOGS, retry=True, done=teller.done
             )
             return self._choice(taken, {result.name: result for result in done})
 
@@ -212,10 +235,14 @@ class Allocation:
             f"{what} {', '.join(one if isinstance(one, str) else f'{one:g}' for one in values)}"
             for what, values in (("splits", self.splits), ("ratios", question.ratios), ("weights", question.weights))
         )
+        judged = ""
+        if self.others:
+            by = ", ".join(map(str, self.seeds))
+            judged = f"; judged with {len(self.others)} candidates of earlier calls, by the seeds that all have: {by}"
         return (
             f"{len(self.wanted)} candidates ({shape}) and {controls} without synthetic images, with"
             f" {len(question.seeds)} seed{'s' * (len(question.seeds) > 1)}: {runs} runs; {sum(images)} images to be"
-            f" made, {' and '.join(map(str, images))} for each split; what is there already is not made again"
+            f" made, {' and '.join(map(str, images))} for each split; what is there already is not made again{judged}"
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -232,7 +259,7 @@ class Allocation:
     def _same(self, here: Mapping[str, Any]) -> None:
         if not (self.out / SETTINGS).exists():
             return
-        there = json.loads((self.out / SETTINGS).read_text(encoding="utf-8"))
+        there = read_json(self.out / SETTINGS)
         differing = [name for name in here if there.get(name) != here[name]]
         if differing:
             raise StateError(
@@ -244,28 +271,32 @@ class Allocation:
     def _choice(self, taken: Mapping[Candidate, Any], done: Mapping[str, Result]) -> Choice:
         """What the finished runs say."""
 
-        def scores(name: str) -> dict[int, float]:
-            found = {seed: done.get(f"{name}-seed{seed}") for seed in self.question.seeds}
-            return {
-                seed: 100 * one.value["balanced"] for seed, one in found.items() if one is not None and not one.failed
-            }
+        def values(name: str) -> dict[str, float | None]:
+            found = {seed: done[f"{name}-seed{seed}"] for seed in self.question.seeds}
+            return {str(seed): None if one.failed else one.value["balanced"] for seed, one in found.items()}
 
-        rows = [
-            {**candidate._asdict(), "images": _sum(take), "take": take, "store": f"{STORES}/split-{candidate.split:g}"}
-            for candidate, take in taken.items()
-        ]
-        by_row = [scores(self._name(candidate, take)) for candidate, take in taken.items()]
+        def scores(by_seed: Mapping[str, float | None]) -> dict[int, float]:
+            return {seed: value for seed in self.seeds if (value := by_seed[str(seed)]) is not None}
+
+        rows: list[Mapping[str, Any]] = []
+        for candidate, take in taken.items():
+            before = self.earlier.rows.get(candidate)
+            known = {} if before is None or before["take"] != take else before["values"]
+            found = {**candidate._asdict(), "images": _sum(take), "take": take}
+            found["store"] = f"{STORES}/split-{candidate.split:g}"
+            rows.append({**found, "values": {**known, **values(self._name(candidate, take))}})
+        rows += self.others
         val = self.data.val
         assert val is not None
         told = {
             "recipe": self.question.recipe.name,
             "real_images": self.real,
             "validation_images": len(val),
-            "seeds": list(self.question.seeds),
+            "seeds": self.seeds,
             "failed": {name: result.reason for name, result in done.items() if result.failed},
         }
-        controls = {name: (recipe["epochs"], scores(name)) for name, recipe in self.controls().items()}
-        return Choice(told, rows, by_row, controls)
+        controls = {name: (recipe["epochs"], scores(values(name))) for name, recipe in self.controls().items()}
+        return Choice(told, rows, [scores(row["values"]) for row in rows], controls)
 
 
 class _Teller:
@@ -277,26 +308,11 @@ class _Teller:
     def done(self, result: Result) -> None:
         """A run is finished."""
         self.count += 1
-        what = f"failed: {result.reason}" if result.failed else f"val {100 * result.value['balanced']:.1f} %"
+        what = f"failed: {result.reason}" if result.failed else f"val {result.value['balanced']:.1f} %"
         left = self.total - self.count
         minutes = (time.monotonic() - self.begin) / (self.count - self.before) * left / 60
         rest = f"; {left} left, about {max(1, round(minutes))} min" if left > 0 else ""
         self.say(f"{self.count}/{self.total}  {result.name}  {what}, {result.seconds / 60:.1f} min{rest}")
-
-
-def measure(recipe: Mapping[str, Any], folder: str, store: str | None = None) -> dict[str, Any]:
-    """Train, or go on with a training, and measure it on the validation images; a task, see `augkit.lab.jobs`.
-
-    Returns:
-        `balanced`: the mean accuracy over classes, 0..1.
-    """
-    from augkit.lab.run import train
-
-    place = Path(folder)
-    if store is not None:
-        recipe = {**recipe, "sources": {**recipe["sources"], "folder": store}}
-    train(recipe, (), place, resume=bool(files.contents(place)))
-    return {"balanced": balanced(place / files.PER_CLASS)}
 
 
 def _sum(take: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from augkit.lab.data import Data
     from augkit.lab.recipe import Recipe
 
-SETTINGS = "settings.json"
+SETTINGS, RESULTS = "settings.json", "allocation.json"
 SPLITS = (0.0, 0.3, 0.5)
 WEIGHTS = ("class_count", "1", "1 / class_count")
 """In proportion to classes, all alike, inverse."""
@@ -60,6 +61,67 @@ class Question:
         if candidate is not None:
             own["sources"] = {**self.sources, "folder": folder, "tuning": candidate.split, "take": take}
         return own
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What the last call in a folder judged, those before it included: the best of all that were looked at is lucky."""
+
+    rows: Mapping[Candidate, Mapping[str, Any]]
+    """As in `allocation.json`; `values` has the accuracies by seed."""
+    epochs: int
+    """Of the longest training without synthetic images."""
+
+    @classmethod
+    def read(cls, out: Path) -> Earlier:
+        """Empty for a folder where nothing was judged yet.
+
+        Raises:
+            DataError: what was judged cannot be read.
+        """
+        path = out / RESULTS
+        if not path.exists():
+            return cls({}, 0)
+        found = read_json(path)
+        try:
+            names = ("split", "weights", "ratio", "images", "take", "store", "values")
+            rows = [{name: row[name] for name in names} for row in found["candidates"]]
+            known = {Candidate(row["split"], row["weights"], row["ratio"]): row for row in rows}
+            return cls(known, max(control["epochs"] for control in found["controls"].values()))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _damaged(path) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file of a choice says.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path) from error
+    if not isinstance(found, dict):
+        raise _damaged(path)
+    return found
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError("damaged, or not of this verb; put it back, or choose another folder with --out", file=path)
+
+
+def check_ratios(ratios: Sequence[float], real: int) -> None:
+    """Raise unless each ratio makes an image.
+
+    Raises:
+        AugkitError: one makes none.
+    """
+    none = next((ratio for ratio in ratios if round(ratio * real) < 1), None)
+    if none is not None:
+        raise AugkitError(
+            f"--ratios {none:g}: of {real} real images that is no synthetic image; say {1 / real:.2g} or more"
+        )
 
 
 def check_validation(data: Data) -> None:

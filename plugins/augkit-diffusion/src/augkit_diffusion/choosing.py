@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from augkit.errors import AugkitError
 from augkit.lab import paired
 
-
-def balanced(table: Path) -> float:
-    """The mean over classes of the accuracy in a run's `per_class.csv`, 0..1; classes without an image are left out."""
-    with table.open(encoding="utf-8") as file:
-        found = [float(row["accuracy"]) for row in csv.DictReader(file) if row["accuracy"]]
-    return sum(found) / len(found)
+BETTER, WORSE, UNTOLD, TOO_FEW = "better", "worse", "cannot be told", "too few seeds"
 
 
 @dataclass(frozen=True)
@@ -25,13 +18,13 @@ class Choice:
 
     The best candidate has the highest mean over seeds. Chosen is, of those whose mean is at most the best one's
     standard error below it, the one with the fewest synthetic images. It is called better only if its mean difference
-    to each control, paired by seed, is larger than that difference's standard error.
+    to each control, paired by three seeds or more, is larger than that difference's standard error.
     """
 
     told: Mapping[str, Any]
     """What `allocation.json` says besides."""
     candidates: Sequence[Mapping[str, Any]]
-    """`split`, `weights`, `ratio`, `images`, `take` and `store` of each."""
+    """`split`, `weights`, `ratio`, `images`, `take`, `store` and `values` of each."""
     scores: Sequence[Mapping[int, float]]
     """Of each candidate, by seed: balanced accuracy on validation images in percent; without runs that failed."""
     controls: Mapping[str, tuple[int, Mapping[int, float]]]
@@ -55,11 +48,12 @@ class Choice:
         near = [row for row in measured if row["accuracy"]["mean"] >= margin]
         chosen = min(near, key=lambda row: (row["images"], row["split"], -row["accuracy"]["mean"]))
         for control in self.controls:
-            entries = [row["differences"][control] for row in measured if row["differences"][control] is not None]
-            known = [entry for entry in entries if entry["p"] is not None]
-            for entry, p in zip(known, paired.holm([entry["p"] for entry in known]), strict=True):
-                entry["p_holm"] = p
-        better = all(_beyond(chosen["differences"][control]) for control in self.controls)
+            entries = [row["differences"][control] or {"p": None} for row in measured]
+            # one without a p was looked at too
+            adjusted = paired.holm([1.0 if entry["p"] is None else entry["p"] for entry in entries])
+            for entry, p in zip(entries, adjusted, strict=True):
+                entry["p_holm"] = None if entry["p"] is None else p
+        better = all(_side(chosen["differences"][control]) == BETTER for control in self.controls)
         return {
             **self.told,
             "unit": "percent and percentage points",
@@ -72,7 +66,7 @@ class Choice:
             "best": rows.index(best),
             "chosen": rows.index(chosen),
             "better": better,
-            "verdict": verdict(chosen, best, self.controls, better, len(measured)),
+            "verdict": verdict(chosen, best, self.controls, len(measured)),
         }
 
     def _row(self, i: int) -> dict[str, Any]:
@@ -86,9 +80,13 @@ class Choice:
         return row
 
 
-def _beyond(difference: Mapping[str, Any] | None) -> bool:
-    """Whether a difference is larger than its standard error; one seed has none, and proves nothing."""
-    return difference is not None and difference["error"] is not None and difference["mean"] > difference["error"]
+def _side(difference: Mapping[str, Any] | None) -> str:
+    """What a difference says: beyond its standard error on either side, or nothing. Too few seeds have no interval."""
+    if difference is None or difference["low"] is None:
+        return TOO_FEW
+    if abs(difference["mean"]) <= difference["error"]:
+        return UNTOLD
+    return BETTER if difference["mean"] > 0 else WORSE
 
 
 def words(row: Mapping[str, Any]) -> str:
@@ -97,11 +95,7 @@ def words(row: Mapping[str, Any]) -> str:
 
 
 def verdict(
-    chosen: Mapping[str, Any],
-    best: Mapping[str, Any],
-    controls: Mapping[str, tuple[int, Any]],
-    better: bool,
-    count: int,
+    chosen: Mapping[str, Any], best: Mapping[str, Any], controls: Mapping[str, tuple[int, Any]], count: int
 ) -> list[str]:
     """Sentences: what is chosen, and whether it is better than no synthetic images.
 
@@ -109,7 +103,6 @@ def verdict(
         chosen: a row of the results.
         best: the row with the highest mean.
         controls: epochs and anything, by name; the first is the recipe as it is.
-        better: whether the chosen one is.
         count: candidates that were looked at.
     """
     said = [f"Chosen: {words(chosen)}, {_percent(chosen['accuracy'])}."]
@@ -122,26 +115,39 @@ def verdict(
     for name, (epochs, _) in controls.items():
         against = "no synthetic images" if name == first else f"none and as many training steps ({epochs} epochs)"
         said.append(_against(chosen["differences"][name], against))
-    if not _beyond(chosen["differences"][first]):
-        said.append("So it is not called better: the recipe does as well without synthetic images.")
-    elif not better:
-        said.append("So it is not called better: more training steps on the real images alone do as much.")
-    elif count > 1:
-        said.append(
-            f"It is called better, by the low bar of a standard error. {_corrected(chosen['differences'], count)}"
-        )
-    return said
+    return [*said, _conclusion(chosen["differences"], first, count)]
+
+
+def _conclusion(differences: Mapping[str, Any], first: str, count: int) -> str:
+    """The last sentence: by the first control that the chosen one is not better than, if there is one."""
+    name = next((name for name, found in differences.items() if _side(found) != BETTER), None)
+    if name is None:
+        return f"It is called better, by the low bar of a standard error. {_corrected(differences, count)}"
+    side = _side(differences[name])
+    if side == TOO_FEW:
+        return f"So it is not called better: fewer than {paired.FEWEST} seeds are too few to tell."
+    control = "the recipe without synthetic images" if name == first else "more training steps on the real images alone"
+    if side == WORSE:
+        return f"So it is not called better: it is worse than {control}, by the low bar of a standard error."
+    return f"So it is not called better: it cannot be told from {control}."
 
 
 def _corrected(differences: Mapping[str, Any], count: int) -> str:
-    """What is left where several were looked at."""
-    lucky = f"The best of {count} candidates is lucky too"
-    p = [None if found is None else found.get("p_holm") for found in differences.values()]
-    if None in p:
-        return f"{lucky}, and fewer than {paired.FEWEST} seeds cannot tell how much of it is luck."
-    held = sum(value < 1 - paired.LEVEL for value in p if value is not None)
-    left = "holds" if held == len(p) else f"holds against {held} of {len(p)}" if held else "does not hold"
-    return f"{lucky}: after Holm's correction for looking at {count} the difference {left} at 95 %."
+    """What is left at 95 %, where several were looked at after a correction for that."""
+    held = sum(found["p_holm"] < 1 - paired.LEVEL for found in differences.values())
+    left = (
+        "holds"
+        if held == len(differences)
+        else f"holds against {held} of {len(differences)}"
+        if held
+        else "does not hold"
+    )
+    if count == 1:
+        return f"At 95 % the difference {left}."
+    return (
+        f"The best of {count} candidates is lucky too: after Holm's correction for looking at {count} the difference"
+        f" {left} at 95 %."
+    )
 
 
 def _percent(mean: Mapping[str, Any]) -> str:
@@ -150,13 +156,13 @@ def _percent(mean: Mapping[str, Any]) -> str:
 
 
 def _against(found: Mapping[str, Any] | None, what: str) -> str:
-    if found is None or found["error"] is None:
-        return f"Against {what}: fewer than two seeds in common, so nothing can be told from noise."
+    side = _side(found)
+    if found is None or side == TOO_FEW:
+        size = "" if found is None else f"{found['mean']:+.1f} points, but "
+        return f"Against {what}: {size}fewer than {paired.FEWEST} seeds in common are too few to tell."
     size = f"Against {what}: {found['mean']:+.1f} ± {found['error']:.1f} points"
-    if abs(found["mean"]) <= found["error"]:
-        return f"{size}, no more than its standard error: noise."
-    said = f"{size}, {'better' if found['mean'] > 0 else 'worse'} by more than its standard error"
-    if found["low"] is None:
-        return f"{said}."
+    if side == UNTOLD:
+        return f"{size}, no more than its standard error, so it cannot be told from 0."
     inside = ", which contains 0" if found["low"] <= 0 <= found["high"] else ""
-    return f"{said}; its 95 % interval is {found['low']:+.1f} to {found['high']:+.1f}{inside}."
+    interval = f"its 95 % interval is {found['low']:+.1f} to {found['high']:+.1f}{inside}."
+    return f"{size}, {side} by more than its standard error; {interval}"
