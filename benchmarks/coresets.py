@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
 
-from augkit.lab import coreset_epochs
+from augkit.lab import coreset_epochs, paired
 from augkit.lab.data import load
 from augkit.lab.loop import prepare, train_epoch
 from augkit.lab.recipe import load_recipe
@@ -95,7 +95,8 @@ def run(case: Case, seed: int, asked: argparse.Namespace) -> Row:
 
 
 def table(rows: list[Row]) -> list[str]:
-    """Means and spreads over seeds, and the difference from `random` of the same share and seed."""
+    """Means and standard errors over seeds, and the difference from `random` of the same share and seed with its 95 %
+    interval."""
     lines = [
         "| share | chooser | seeds | accuracy, % | less random, % | time | choosing |",
         "|---|---|---|---|---|---|---|",
@@ -104,19 +105,26 @@ def table(rows: list[Row]) -> list[str]:
     for name, share in dict.fromkeys((row["chooser"], row["share"]) for row in sorted(rows, key=lambda r: r["share"])):
         own = [row for row in rows if (row["chooser"], row["share"]) == (name, share)]
         fair = {row["seed"]: row["all"] for row in rows if (row["chooser"], row["share"]) == ("random", share)}
-        less = [100 * (row["all"] - fair[row["seed"]]) for row in own if row["seed"] in fair]
-        paired = spread(less) if less and name != "random" else ""
+        pairs = [(100 * row["all"], 100 * fair[row["seed"]]) for row in own if row["seed"] in fair]
+        less = between(*zip(*pairs, strict=True)) if pairs and name != "random" else ""
         times = [row["seconds"] / whole[row["seed"]] for row in own if row["seed"] in whole]
         price = mean(row["choosing"] / row["seconds"] for row in own)
         accuracy = spread([100 * row["all"] for row in own])
-        cells = [f"{share:.0%}", name, str(len(own)), accuracy, paired, f"{mean(times):.2f}", f"{price:.0%}"]
+        cells = [f"{share:.0%}", name, str(len(own)), accuracy, less, f"{mean(times):.2f}", f"{price:.0%}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
 def spread(values: list[float]) -> str:
-    """'41.2 +- 0.5'."""
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+    """'41.2 ±0.5', the standard error."""
+    found = paired.mean(values)
+    return f"{found.mean:.1f}" + ("" if found.error is None else f" ±{found.error:.1f}")
+
+
+def between(values: Sequence[float], control: Sequence[float]) -> str:
+    """'-1.8 [-5.6, +2.0]'."""
+    found = paired.difference(values, control)
+    return f"{found.mean:+.1f}" + ("" if found.low is None else f" [{found.low:+.1f}, {found.high:+.1f}]")
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -145,7 +153,7 @@ def draw(rows: list[Row], path: Path) -> None:
     for axes, along in ((left, [100 * row["share"] for row in ends]), (right, [row["seconds"] for row in ends])):
         axes.scatter(along, [100 * row["all"] for row in ends], 16, color="#666666", alpha=0.6)
     left.set(xlabel="images that met the policy once more, %", ylabel="test accuracy, %")
-    right.set(xlabel="time of training, s")
+    right.set(xlabel="time of training, s (processor time on a CPU)")
     left.legend(frameon=False)
     figure.savefig(path, dpi=150)
 

@@ -80,7 +80,7 @@ def words(found: paired.Difference | None) -> str:
     """A paired difference with its interval."""
     if found is None:
         return ""
-    interval = "" if found.low is None or found.high is None else f" ({found.low:+.1f} to {found.high:+.1f})"
+    interval = "" if found.low is None or found.high is None else f" [{found.low:+.1f}, {found.high:+.1f}]"
     return f"{found.mean:+.1f}{interval}"
 
 
