@@ -98,6 +98,15 @@ def test_folders_that_cannot_join(npz: Path, tmp_path: Path) -> None:
             load(DataRecipe(source=str(npz)), sources=SourcesRecipe(folder=str(folder)))
 
 
+def test_a_store_that_keeps_no_image_is_told(npz: Path, tmp_path: Path) -> None:
+    """Not by the names of its other folders."""
+    root = write_store(tmp_path / "empty", {"c": 1})
+    (root / "store.yaml").write_text("")
+    (root / "train").rename(root / "rejected")
+    with pytest.raises(DataError, match="empty: this store keeps no image: make some"):
+        load(DataRecipe(source=str(npz)), sources=SourcesRecipe(folder=str(root)))
+
+
 def test_groups_of_a_stores_images(store: Path, tmp_path: Path) -> None:
     groups: dict[str, Any] = {"train_groups": np.arange(48) % 2, "group_names": np.array(["x/y", "z"])}
     source = DataRecipe(source=str(write_npz(tmp_path / "a.npz", **groups)))

@@ -15,6 +15,7 @@ from augkit.errors import DataError, nearest
 from augkit.lab.class_folders import folder_names
 from augkit.lab.folders import GROUP_TABLE, class_files, read_table
 from augkit.lab.readers import Files
+from augkit.lab.seen import STORE
 
 KEPT = "train"
 """The folder that holds the images, if it is there; a store keeps what filters rejected beside it."""
@@ -49,6 +50,10 @@ def open_added(folder: Path, class_names: Sequence[str], group_names: Sequence[s
     root = folder / KEPT if (folder / KEPT).is_dir() else folder
     if not root.is_dir():
         raise DataError("the folder of sources is not there; give one of class folders", file=folder)
+    if root == folder and (folder / STORE).is_file():
+        raise DataError(
+            "this store keeps no image: make some with augkit synth make, or leave out sources", file=folder
+        )
     files = class_files(root, folder_names(class_names))
     groups = None if group_names is None else _groups(folder, files, group_names)
     if take is not None:

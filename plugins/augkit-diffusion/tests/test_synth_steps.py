@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from augkit_diffusion import telling_apart
+from augkit_diffusion import steps_picture, telling_apart
 from augkit_diffusion.distances import apart, frechet
 from augkit_diffusion.fit_training import Training
 from augkit_diffusion.making import ask as ask_for
 from augkit_diffusion.store import Store
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import pyplot as plt
 from PIL import Image
 from scipy.linalg import sqrtm
 from synth_parts import recipe, synth, tree
@@ -142,7 +143,8 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
         (("steps", *FIT, "--values", "3", "--option", "steps=4"), "leave --option steps out"),
         (("steps", plain, "--source", "folder", "--values", "3", "--option", "path=."), "has no denoising steps"),
         (("steps", plain, "--source", "fot", "--values", "3"), 'Did you mean "fit"?'),
-        ((*fit, "--train"), "the recipe holds none out: give --set data.validation_per_class=10"),
+        ((*fit, "--train"), "none are held out: say data.validation_per_class"),
+        ((*fit, "--train", "--set", "data.validation=0.1"), 'class ".." has no validation image'),
         ((*fit, "--run", tmp_path / "nowhere"), "this is no run folder"),
         ((*fit, "--train", "--seeds", "a"), "--seeds takes how many"),
         ((*fit, "--option", "learnt=nowhere"), "nothing was learnt here to its end"),
@@ -190,6 +192,23 @@ def test_trainings_are_measured_on_validation_images_and_not_repeated(tmp_path: 
     store.reject("mine", [store.images()[0]["file"]])
     third = synth(*words)
     assert third.stderr.count("trained") == 2 and json.loads(third.stdout)["rows"][1]["images"] == 10 * EACH - 1
+
+
+@given(st.lists(st.floats(1e-3, 1e4), min_size=1, max_size=5), st.lists(st.floats(0, 1), min_size=1, max_size=5))
+@settings(deadline=None, max_examples=25)
+def test_axes_can_be_read(speeds: list[float], shares: list[float]) -> None:
+    """Two ticks or more around all speeds, and no zoom into a few points of a share."""
+    figure, (first, second) = plt.subplots(1, 2)
+    rows = [{"images_per_second": speed} for speed in speeds]
+    steps_picture._speed(first, range(1, len(speeds) + 1), rows)
+    assert len(first.get_yticks()) >= 2
+    assert first.get_yticks()[0] <= min(speeds) and first.get_yticks()[-1] >= max(speeds)
+    steps_picture._agree(second, range(1, len(shares) + 1), [{"agree": share} for share in shares], 10)
+    low, high = second.get_ylim()
+    assert high - low > 9.999 and low <= min(10, *(100 * one for one in shares))
+    assert high >= max(10, *(100 * one for one in shares))
+    assert second.get_legend_handles_labels()[1] == ["guessing"]
+    plt.close(figure)
 
 
 def features(seed: int, count: int, width: int) -> np.ndarray:

@@ -75,7 +75,7 @@ def test_another_seed_or_class_is_another_store(tmp_path: Path) -> None:
     filled(tmp_path)
     with pytest.raises(StateError, match=r"begun with seed: 0, not 1; .*\(differing: seed\)$"):
         Store.create(tmp_path, settings(seed=1))
-    with pytest.raises(StateError, match=r"begun with other data; .*\(differing: data.class_names\)$"):
+    with pytest.raises(StateError, match=r"begun with other data \(class_names\); .*\(differing: data.class_names\)$"):
         Store.create(tmp_path, settings(names=(*NAMES, "cat")))
 
 

@@ -70,6 +70,7 @@ def steps(
     from augkit.plugins import registry
     from augkit_diffusion import steps as comparing
     from augkit_diffusion import steps_training
+    from augkit_diffusion.candidates import check_validation
     from augkit_diffusion.features import check_viewer, recipe_of_run
 
     check_viewer(run, None, None)
@@ -87,7 +88,7 @@ def steps(
     with Meter() as meter:
         comparison = _comparison(order, numbers, per_class, out, meter, found)
         if whole is not None:
-            steps_training.check(comparison.data)
+            check_validation(comparison.data)
 
         def trained(stores: Mapping[int, Store]) -> dict[str, Any]:
             assert whole is not None

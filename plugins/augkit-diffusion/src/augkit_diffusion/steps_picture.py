@@ -15,7 +15,6 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from augkit_diffusion import features
 from augkit_diffusion.look import Seen
@@ -27,6 +26,8 @@ COLUMNS = 10
 """Classes in the strip, at most: from those with most real images to those with fewest."""
 EMPTY = 232
 """Grey where there is no image."""
+LEAST_RANGE = 10.0
+"""Points of an axis of percentages."""
 
 
 def draw(seen: Sequence[Seen], results: Mapping[str, Any], folder: Path) -> Path:
@@ -38,7 +39,7 @@ def draw(seen: Sequence[Seen], results: Mapping[str, Any], folder: Path) -> Path
     cells = halves[0].subgridspec(1, panels)
     grid = [figure.add_subplot(cells[0, panel]) for panel in range(panels)]
     steps = [row["steps"] for row in rows]
-    _agree(grid[0], steps, rows)
+    _agree(grid[0], steps, rows, 100 / len(seen[0].store.class_names))
     _told_apart(grid[1], steps, rows, real)
     _frechet(grid[2], steps, rows)
     _speed(grid[3], steps, rows)
@@ -72,8 +73,14 @@ def _finish(axes: Axes, steps: Sequence[int]) -> None:
         axes.legend(fontsize=7, frameon=False)
 
 
-def _agree(axes: Axes, steps: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
-    axes.plot(steps, [100 * row["agree"] for row in rows], "o-", color=MADE, markersize=4)
+def _agree(axes: Axes, steps: Sequence[int], rows: Sequence[Mapping[str, Any]], guessing: float) -> None:
+    shares = [100 * row["agree"] for row in rows]
+    axes.plot(steps, shares, "o-", color=MADE, markersize=4)
+    axes.axhline(guessing, color="black", linewidth=0.8, label="guessing")
+    low, high = min(*shares, guessing), max(*shares, guessing)
+    room = max(0.05 * (high - low), (LEAST_RANGE - (high - low)) / 2)  # so that a chance difference looks small
+    low = max(0.0, low - room) if high - low < LEAST_RANGE else low - room
+    axes.set_ylim(low, max(high + room, low + LEAST_RANGE))
     axes.set_title("taken for their class, %", fontsize=9, loc="left")
 
 
@@ -104,10 +111,20 @@ def _frechet(axes: Axes, steps: Sequence[int], rows: Sequence[Mapping[str, Any]]
 def _speed(axes: Axes, steps: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
     shown = [(one, row["images_per_second"]) for one, row in zip(steps, rows, strict=True) if row["images_per_second"]]
     axes.plot([one for one, _ in shown], [speed for _, speed in shown], "o-", color=MADE, markersize=4)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if shown:
+        ticks = _around([speed for _, speed in shown])
+        axes.set_yscale("log")
+        axes.set_ylim(ticks[0], ticks[-1])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_title("images a second", fontsize=9, loc="left")
+
+
+def _around(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 times powers of ten, ascending: from the last one below all values to the first above."""
+    ladder = [float(f"{digit}e{power}") for power in range(-6, 7) for digit in (1, 2, 5)]
+    first = max(i for i, one in enumerate(ladder) if one < min(values) or i == 0)
+    last = min(i for i, one in enumerate(ladder) if one > max(values) or i == len(ladder) - 1)
+    return ladder[first : last + 1]
 
 
 def _training(axes: Axes, rows: Sequence[Mapping[str, Any]], training: Mapping[str, Any]) -> None:

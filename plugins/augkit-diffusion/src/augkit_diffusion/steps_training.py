@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,27 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augkit.errors import AugkitError
-from augkit.lab import folder as files
 from augkit_diffusion.steps import images_sha256, name_of
 from augkit_diffusion.store import Store
 
 if TYPE_CHECKING:
-    from augkit.lab.data import Data
     from augkit.lab.jobs import Result, Task
     from augkit.lab.recipe import Recipe
 
 RUNS, DONE, LOGS = "runs", "done", "logs"
 CONTROL = "real"
-
-
-def check(data: Data) -> None:
-    """Raise unless there are validation images of every class to measure by."""
-    if data.val is None:
-        raise AugkitError(
-            "--train compares accuracies on validation images, and the recipe holds none out: give"
-            " --set data.validation_per_class=10, or --set data.validation=0.2"
-        )
 
 
 def compare(
@@ -55,7 +42,7 @@ def compare(
 
     named: dict[str, Store | None] = {CONTROL: None} | {name_of(steps): store for steps, store in stores.items()}
     tasks = {(name, seed): _task(recipe, name, store, seed, out) for seed in seeds for name, store in named.items()}
-    done = spread.map(
+    results = spread.map(
         [*tasks.values()],
         on,
         jobs,
@@ -64,20 +51,16 @@ def compare(
         retry=True,
         done=lambda result: say(_line(result)),
     )
-    failed = {result.name: result.reason for result in done if result.failed}
+    done = {result.name: result for result in results}
     scores = {
-        name: {
-            seed: balanced_accuracy(out / RUNS / task.name)
-            for seed in seeds
-            if (task := tasks[name, seed]).name not in failed
-        }
+        name: {seed: result.value["balanced"] for seed in seeds if not (result := done[tasks[name, seed].name]).failed}
         for name in named
     }
     return {
         "measured": "balanced accuracy on validation images after the last epoch; the test set is not read",
         "seeds": list(seeds),
         "rows": {name: _row(own, scores[CONTROL] if name != CONTROL else None) for name, own in scores.items()},
-        "failed": failed,
+        "failed": {name: result.reason for name, result in done.items() if result.failed},
     }
 
 
@@ -107,24 +90,7 @@ def _task(recipe: Recipe, name: str, store: Store | None, seed: int, out: Path) 
     where = {"folder": str((out / RUNS / run).absolute())}
     if store is not None:
         where["store"] = str(store.folder.absolute())
-    return Task(run, "augkit_diffusion.steps_training:train_one", {"recipe": told}, where)
-
-
-def train_one(recipe: Mapping[str, Any], folder: str, store: str | None = None) -> dict[str, Any]:
-    """Train a recipe with the images of a store, or go on with it; its summary."""
-    from augkit.lab.grid import run_one
-
-    if store is not None:
-        recipe = {**recipe, "sources": {**recipe["sources"], "folder": store}}
-    return run_one(recipe, folder)
-
-
-def balanced_accuracy(folder: Path) -> float:
-    """Of a finished run, in percent: the mean over classes that have validation images."""
-    with (folder / files.PER_CLASS).open(encoding="utf-8", newline="") as file:
-        rows = [(int(row["correct"]), int(row["val_images"])) for row in csv.DictReader(file)]
-    found = [100 * correct / images for correct, images in rows if images]
-    return sum(found) / len(found)
+    return Task(run, "augkit_diffusion.trainings:train_one", {"recipe": told}, where)
 
 
 def _line(result: Result) -> str:
