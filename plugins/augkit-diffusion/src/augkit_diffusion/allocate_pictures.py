@@ -23,7 +23,12 @@ def draw(results: Mapping[str, Any], path: Path) -> Path:
     splits = sorted({row["split"] for row in rows})
     weights = list(dict.fromkeys(row["weights"] for row in rows))
     figure, panels = plt.subplots(
-        1, len(splits), figsize=(1.4 + 3.1 * len(splits), 3.9), sharey=True, squeeze=False, layout="constrained"
+        1,
+        len(splits),
+        figsize=(max(6.2, 1.4 + 3.1 * len(splits)), 4.1),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     for axes, split in zip(panels[0], splits, strict=True):
         _controls(axes, results["controls"])
@@ -52,11 +57,13 @@ def draw(results: Mapping[str, Any], path: Path) -> Path:
         axes.minorticks_off()
     panels[0][0].set_ylabel("balanced accuracy, validation, %")
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=2 if len(splits) == 1 else 3, frameon=False, fontsize=8
+    )
     better = "called better than without" if results["better"] else "not called better than without"
     seeds = f"{len(results['seeds'])} seed{'s' * (len(results['seeds']) > 1)}"
     figure.suptitle(
-        f"{results['recipe']}: {seeds}, whiskers are standard errors; the chosen one (ring) is {better}", fontsize=9
+        f"{results['recipe']}: {seeds}, whiskers are standard errors;\nthe chosen one (ring) is {better}", fontsize=9
     )
     return save(figure, path)
 

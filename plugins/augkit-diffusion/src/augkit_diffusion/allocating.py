@@ -238,9 +238,9 @@ class Allocation:
         judged = ""
         if self.others:
             by = ", ".join(map(str, self.seeds))
-            judged = f"; judged with {len(self.others)} candidates of earlier calls, by the seeds that all have: {by}"
+            judged = f"; judged with {_many(len(self.others))} of earlier calls, by the seeds that all have: {by}"
         return (
-            f"{len(self.wanted)} candidates ({shape}) and {controls} without synthetic images, with"
+            f"{_many(len(self.wanted))} ({shape}) and {controls} without synthetic images, with"
             f" {len(question.seeds)} seed{'s' * (len(question.seeds) > 1)}: {runs} runs; {sum(images)} images to be"
             f" made, {' and '.join(map(str, images))} for each split; what is there already is not made again{judged}"
         )
@@ -313,6 +313,10 @@ class _Teller:
         minutes = (time.monotonic() - self.begin) / (self.count - self.before) * left / 60
         rest = f"; {left} left, about {max(1, round(minutes))} min" if left > 0 else ""
         self.say(f"{self.count}/{self.total}  {result.name}  {what}, {result.seconds / 60:.1f} min{rest}")
+
+
+def _many(candidates: int) -> str:
+    return f"{candidates} candidate{'s' * (candidates != 1)}"
 
 
 def _sum(take: Mapping[str, Any]) -> int:
