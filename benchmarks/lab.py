@@ -28,7 +28,6 @@ import torch
 from harness import Clock, device_clock, machine
 
 from augkit.lab.data import load
-from augkit.lab.experts import stacked
 from augkit.lab.jobs import Task
 from augkit.lab.jobs import map as spread
 from augkit.lab.loop import Training, prepare, train_epoch
@@ -78,9 +77,7 @@ def steps(run: Training, number: int, clock: Clock) -> list[dict[str, float]]:
         inputs = run.layout(inputs)
         times.append(clock())
         run.optimizer.zero_grad(set_to_none=True)
-        with run.autocast():
-            logits = stacked(run.forward(inputs))
-        loss = run.loss(logits, targets, where)
+        logits, loss = run.answer(inputs, targets, where)
         times.append(clock())
         loss.backward()  # type: ignore[no-untyped-call]
         times.append(clock())
