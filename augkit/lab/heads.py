@@ -9,14 +9,19 @@ from torch import nn
 from augkit.errors import DocumentError
 
 
+def classifier(model: nn.Module) -> Any:
+    """What timm calls the model's classifier: a layer, several, or None for a model without such a thing."""
+    getter: Any = getattr(model, "get_classifier", None)
+    return getter() if callable(getter) else None
+
+
 def last_layer(model: nn.Module) -> nn.Module:
     """What timm calls the model's classifier; several (distilled models) as one list.
 
     Raises:
         DocumentError: the model has none with weights.
     """
-    getter: Any = getattr(model, "get_classifier", None)
-    found = getter() if callable(getter) else None
+    found = classifier(model)
     head = nn.ModuleList(found) if isinstance(found, (tuple, list)) else found
     if not isinstance(head, nn.Module) or not any(True for _ in head.parameters()):
         name = type(model).__name__
@@ -30,8 +35,7 @@ def single_layer(model: nn.Module, loss: str) -> nn.Module:
     Raises:
         DocumentError: it has none, or several.
     """
-    getter: Any = getattr(model, "get_classifier", None)
-    head = getter() if callable(getter) else None
+    head = classifier(model)
     if not isinstance(head, nn.Module) or isinstance(head, nn.ModuleList):
         raise DocumentError(
             f'"{loss}" needs a model with one last layer, and {type(model).__name__} has none or several: take another'

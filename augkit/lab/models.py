@@ -13,6 +13,7 @@ from torch.nn import functional
 from augkit.errors import DocumentError, nearest
 from augkit.lab import folder as files
 from augkit.lab.expert_models import divided
+from augkit.lab.heads import classifier
 from augkit.lab.losses import made_for_cosines
 from augkit.lab.recipe import Recipe
 from augkit.registry import Registry
@@ -185,12 +186,6 @@ class CosineHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return functional.linear(functional.normalize(x.float()), functional.normalize(self.weight))
-
-
-def classifier(model: nn.Module) -> Any:
-    """What timm calls the model's classifier: a layer, several, or None for a model without such a thing."""
-    getter: Any = getattr(model, "get_classifier", None)
-    return getter() if callable(getter) else None
 
 
 def give_cosines(model: nn.Module) -> None:

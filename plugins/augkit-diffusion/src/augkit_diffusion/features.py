@@ -105,7 +105,7 @@ class Network:
         import torch
 
         from augkit.lab.experts import joint
-        from augkit.lab.models import classifier
+        from augkit.lab.heads import classifier
 
         caught: list[Tensor] = []
         head = classifier(self.model) if self.classes is not None else None

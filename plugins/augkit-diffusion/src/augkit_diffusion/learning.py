@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -95,7 +96,7 @@ def label_shares(counts: Tensor, exponent: float) -> np.ndarray:
     return np.asarray(weights / weights.sum())
 
 
-class Learner:
+class Learner(ABC):
     """Weights between two steps. `save` and `load` hold all of it: weights, both moments, the step, what `also` gives.
 
     What inherits from it brings `advance`, which ends with `done`.
@@ -108,9 +109,9 @@ class Learner:
         """What to do about a loss that is no number."""
         self._losses: list[Tensor] = []
 
+    @abstractmethod
     def advance(self) -> None:
         """One step."""
-        raise NotImplementedError
 
     def also(self) -> Mapping[str, Tensor]:
         """What else a checkpoint holds, by names of its own; it is overwritten by `load`."""
