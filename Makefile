@@ -43,8 +43,8 @@ test-llm: $(STAMP) .venv/.llm-installed
 	touch $@
 
 lint: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --check --no-cache .
 	$(BIN)/mypy
 
 format: $(STAMP)

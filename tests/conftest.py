@@ -18,13 +18,10 @@ from typing import Any
 import processes
 import pytest
 import torch
+from fixtures import Command, Install
 
 from augkit.plugins import default_host, load_registry
 from augkit.registry import Registry
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-Install = Callable[..., None]
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if not torch.cuda.is_available():

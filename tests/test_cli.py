@@ -17,7 +17,7 @@ import numpy as np
 import processes
 import pytest
 import torch
-from conftest import Command
+from fixtures import Command
 from PIL import Image
 
 from augkit.cli.docs import commands_page, write

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Install
+from fixtures import Install
 from torch import Tensor, nn
 from torch.nn import functional
 

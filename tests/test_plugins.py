@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from conftest import Command, Install
+from fixtures import Command, Install
 
 from augkit.errors import PluginError
 from augkit.plugins import KINDS, PluginWarning, default_host, load_registry, registry
