@@ -18,6 +18,7 @@ from typing import Any
 import processes
 import pytest
 import torch
+from browser import Browser, executable, started
 from fixtures import Command, Install
 
 from augkit.plugins import default_host, load_registry
@@ -98,6 +99,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     for module in modules:
         sys.modules.pop(module, None)
     default_host.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium (tests/browser.py)."""
+    if executable() is None:
+        pytest.skip("there is no Chromium on this machine: apt-get install chromium")
+    with started() as chromium:
+        yield chromium
 
 
 @pytest.fixture(scope="session")
