@@ -94,4 +94,4 @@ def _vega() -> Markup:
     """Vega, Vega-Lite and Vega-Embed, 0.9 MB, as the pinned library carries them."""
     import vl_convert
 
-    return Markup(vl_convert.javascript_bundle(None).replace("</script", "<\\/script"))
+    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"))
