@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 
 from augkit.errors import AugkitError, DataError, StateError
@@ -61,7 +63,14 @@ def task(name: str, function: str = "square", **arguments: Any) -> Task:
     return Task(name, f"{HERE}:{function}", arguments)
 
 
-def test_results_come_in_the_tasks_order_from_several_processes(tmp_path: Path) -> None:
+@pytest.fixture
+def forked() -> Iterator[None]:
+    """Workers are forks of this process: nothing here is about how they start."""
+    with processes.forked_workers():
+        yield
+
+
+def test_results_come_in_the_tasks_order_from_several_processes(tmp_path: Path, forked: None) -> None:
     note = str(tmp_path / "note")
     tasks = [task("t0", number=0, until=note), *(task(f"t{i}", number=i) for i in (1, 2, 3))]
     tasks.append(task("t4", number=4, note=note))  # begun when others are done
@@ -75,8 +84,7 @@ def test_results_come_in_the_tasks_order_from_several_processes(tmp_path: Path) 
     assert not any(alive(process) for process in processes)
 
 
-@pytest.mark.slow
-def test_failures_are_results_and_are_not_repeated_unless_asked(tmp_path: Path) -> None:
+def test_failures_are_results_and_are_not_repeated_unless_asked(tmp_path: Path, forked: None) -> None:
     note = tmp_path / "note"
     tasks = [
         task("good", number=3, note=str(note)),
@@ -107,7 +115,7 @@ def test_failures_are_results_and_are_not_repeated_unless_asked(tmp_path: Path) 
     assert note.read_text() == "3\n4\n"
 
 
-def test_a_record_is_of_one_task(tmp_path: Path) -> None:
+def test_a_record_is_of_one_task(tmp_path: Path, forked: None) -> None:
     jobs.map([Task("a", f"{HERE}:square", {"number": 2}, {"note": str(tmp_path / "one")})], record=tmp_path / "record")
     moved = [Task("a", f"{HERE}:square", {"number": 2}, {"note": str(tmp_path / "two")})]
     assert jobs.map(moved, record=tmp_path / "record")[0].value["square"] == 4  # only places differ
@@ -128,7 +136,7 @@ def test_what_cannot_be_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         jobs.map([], on="ray")
 
 
-def test_threads_are_shared_fairly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_shared_fairly(monkeypatch: pytest.MonkeyPatch, forked: None) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     found = jobs.map([task(f"t{i}", number=i) for i in range(2)], jobs=2)
