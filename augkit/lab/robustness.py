@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from augkit.errors import DataError, DocumentError, StateError
+from augkit.errors import DataError, StateError
 from augkit.lab import data as lab_data
 from augkit.lab import folder as files
 from augkit.lab.data import Data, Split
 from augkit.lab.experts import joint
-from augkit.lab.loop import prepare
+from augkit.lab.finished import enter_stages, prepare_finished
 from augkit.lab.recipe import Recipe, read_recipe
-from augkit.lab.recipe_parts import LossRecipe, PolicyRecipe
 from augkit.lab.run import pick_device, same_data, threads
 from augkit.lab.training import Training
 from augkit.plugins import registry as default_registry
@@ -57,6 +60,8 @@ MISSING = ("frost",)
 """Of the published fifteen, for want of photographs of frost."""
 SEVERITIES = (1, 2, 3, 4, 5)
 SEED, BATCH = 0, 256
+SPARE = 2**30
+"""Bytes of a disk that are left free."""
 Record = dict[str, Any]
 
 
@@ -111,7 +116,8 @@ def measure(
     Args:
         folders: run folders, as `find` gives them.
         memory: MiB that test images held on the device may take, instead of what the recipe says; those that take more
-            are read from their files for each of the seventy measurements.
+            lie as bytes in a nameless file in the first run's folder meanwhile, or, where the disk is too full for it,
+            are read anew for each of the seventy measurements.
         say: called with a line about each corruption.
         check: called with the records before anything is measured; what it raises ends the call.
 
@@ -143,19 +149,27 @@ def _open(folders: Sequence[Path], registry: Registry, memory: int | None = None
         parts = [recipe.data, recipe.sources] if recipe.sources else [recipe.data]
         key = json.dumps([str(device), *(part.model_dump(mode="json") for part in parts)])
         if key not in known:
-            known[key] = _data(recipe, device, recipe.data.memory if memory is None else memory)
+            known[key] = _data(recipe, device, recipe.data.memory if memory is None else memory, folder)
         same_data(folder, known[key])
         yield _subject(folder, recipe, known[key], registry, device)
 
 
-def _data(recipe: Recipe, device: torch.device, memory: int) -> Data:
-    """The recipe's data; of the images only those of the test set are held, if they fit into so many MiB."""
+def _data(recipe: Recipe, device: torch.device, memory: int, folder: Path) -> Data:
+    """The recipe's data; of the images only those of the test set are held: on the device, if they fit into so many
+    MiB, else in a file in the folder, if they fit there."""
     data = lab_data.load(recipe.data.model_copy(update={"memory": 0}), device, recipe.sources)
-    test = data.test
-    if len(test) * 3 * test.size**2 <= memory * 2**20:
-        everything = torch.arange(len(test), device=device)
-        test = replace(test, held=torch.cat(list(test.batches(everything.split(BATCH)))))
-    return replace(data, test=test)
+    test, shape = data.test, (len(data.test), 3, data.test.size, data.test.size)
+    if math.prod(shape) <= memory * 2**20:
+        held = torch.empty(shape, dtype=torch.uint8, device=device)
+    elif math.prod(shape) <= shutil.disk_usage(folder).free - SPARE:
+        with TemporaryFile(dir=folder) as file:  # nameless, so it ends with the process, however that ends
+            held = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
+    else:
+        return data
+    positions = torch.arange(len(test), device=device).split(BATCH)
+    for where, images in zip(positions, test.batches(positions), strict=True):
+        held[where.to(held.device)] = images.to(held.device)
+    return replace(data, test=replace(test, held=held))
 
 
 def _subject(folder: Path, recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Subject:
@@ -164,9 +178,8 @@ def _subject(folder: Path, recipe: Recipe, data: Data, registry: Registry, devic
     if state is None or state["recipe"] != recipe.hash:
         reason = "there is no checkpoint.pt here" if state is None else "the checkpoint belongs to another recipe"
         raise StateError(f"{reason}: train the run anew", file=folder)
-    run = _prepare(recipe, data, registry, device)
-    for number in range(run.number + 1, state["stage"] + 1):
-        run.enter(number)  # the model may have another form afterwards
+    run = prepare_finished(recipe, data, registry, device)
+    enter_stages(run, state["stage"])
     run.model.load_state_dict(state["model"])
     run.model.eval()
     record = {
@@ -196,28 +209,6 @@ def _images_of(split: Split) -> str:
     digest = hashlib.sha256(split.rows.astype("<i8").tobytes())
     digest.update(split.labels.cpu().numpy().astype("<i8").tobytes())
     return digest.hexdigest()
-
-
-def _prepare(recipe: Recipe, data: Data, registry: Registry, device: torch.device) -> Training:
-    """The run before its first step, without what only training needs and may be gone by now: the weights that it began
-    with, teachers, and the policy, unless the loss compares the policy's views."""
-    plain = recipe.model_copy(
-        update={
-            "model": recipe.model.model_copy(update={"weights": None}),
-            "loss": _untaught(recipe.loss),
-            "stages": tuple(
-                stage.model_copy(update={"loss": stage.loss and _untaught(stage.loss)}) for stage in recipe.stages
-            ),
-        }
-    )
-    try:
-        return prepare(plain.model_copy(update={"policy": PolicyRecipe()}), data, registry, device)
-    except DocumentError:
-        return prepare(plain, data, registry, device)
-
-
-def _untaught(loss: LossRecipe) -> LossRecipe:
-    return LossRecipe.model_validate({name: value for name, value in loss.model_dump().items() if name != "teacher"})
 
 
 def _noted(folder: Path, record: Record) -> Record:

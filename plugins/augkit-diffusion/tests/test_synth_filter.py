@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from synth_parts import begin, synth, tree
 
 from augkit.errors import DataError
+from augkit.lab.recipe import read_recipe
 from augkit.lab.run import train
 
 # what is decided, as a function of scores
@@ -187,6 +188,18 @@ def test_a_classifier_finds_other_classes(folder: Path, run: Path) -> None:
     assert noted.plan == {"broken": {}, "agree": {}} and noted.viewer["run"] == str(run)
     evidence = Evidence(store, store.images(rejected=True), run=run)
     assert np.allclose(evidence.chances.sum(1), 1) and evidence.made.features.shape == (180, 64)
+
+
+def test_a_run_judges_when_its_teacher_is_gone(folder: Path, run: Path, tmp_path: Path) -> None:
+    teacher = Path(shutil.copytree(run, tmp_path / "teacher"))
+    loss = {"name": "ride", "base": "balanced_softmax", "diversity_factor": 0, "teacher": str(teacher)}
+    student = train(
+        read_recipe(run / "recipe.yaml").model_dump(mode="json") | {"loss": loss}, ("epochs=1",), tmp_path / "run"
+    )
+    shutil.rmtree(teacher)
+    result = synth("filter", folder, "--agree", "--run", student)
+    assert result.exit_code == 0, result.output
+    assert filters.read(folder).viewer["run"] == str(student)
 
 
 @pytest.mark.parametrize("change", ["swapped", "fewer", "gone"])

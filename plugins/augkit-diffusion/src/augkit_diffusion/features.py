@@ -278,7 +278,7 @@ def recipe_of_run(run: Path) -> Recipe:
 
 def _run(data: Data, recipe: Recipe, folder: Path) -> Network:
     from augkit.lab import folder as files
-    from augkit.lab.loop import prepare
+    from augkit.lab.finished import enter_stages, prepare_finished
     from augkit.lab.run import pick_device
     from augkit.plugins import registry
 
@@ -287,9 +287,8 @@ def _run(data: Data, recipe: Recipe, folder: Path) -> Network:
     if state is None:
         raise DataError("this run has no checkpoint.pt", file=folder)
     device = pick_device(recipe.device)
-    run = prepare(recipe, data, registry(), device)
-    for number in range(1, state["stage"] + 1):
-        run.enter(number)  # the model may have another form afterwards
+    run = prepare_finished(recipe, data, registry(), device)
+    enter_stages(run, state["stage"])
     try:
         run.model.load_state_dict(state["model"])
     except RuntimeError as error:
