@@ -52,7 +52,6 @@ def count(policy: Policy, kept: Tensor | None = None) -> None:
         times = times.view(len(plan.views), len(plan)).to(policy.device)
     classes = plan.targets if policy.num_classes else torch.zeros_like(plan.targets)
     policy.statistics.count_plan(plan, classes, times)
-    policy.kept = None if kept is None else kept.to(policy.device)
 
 
 def observed(policy: Policy, logits: Any, targets: Tensor | None, split: str) -> tuple[Tensor, Tensor]:
@@ -63,16 +62,18 @@ def observed(policy: Policy, logits: Any, targets: Tensor | None, split: str) ->
             raise InputError('observe(logits, split="val") needs targets=, the labels of these validation images')
         if policy.last_plan is None:
             raise InputError("observe(logits) was called before any batch was augmented; pass targets=")
-        targets = policy.last_plan.targets.repeat(max(1, len(policy.views)))
-        targets = targets if policy.kept is None else targets[policy.kept.flatten()]
+        size = len(policy.last_plan)
+        views = len(logits) // max(1, size) if policy.views else 1  # a loss may have chosen among them
+        targets = policy.last_plan.targets.repeat(max(1, views))
+    else:
+        size = len(targets) // max(1, len(policy.views))
     check_targets(targets, policy.num_classes)
     if len(targets) != len(logits):
         raise InputError(
             f"observe got {len(logits)} answers for {len(targets)} targets; pass the targets of this very batch"
         )
     if split == "train" and policy.views:
-        first = len(targets) // len(policy.views if policy.kept is None else policy.kept)
-        logits, targets = logits[:first], targets[:first]
+        logits, targets = logits[:size], targets[:size]
     # the policy may work on the host while the model is elsewhere: counts stay where the policy is
     return logits.detach().to(policy.device), targets.long().to(policy.device)
 

@@ -94,8 +94,6 @@ class Policy:
         self.history: list[dict[str, Any]] = []
         self.warnings: list[str] = []
         self.last_plan: Plan | None = None
-        self.last_keys: Tensor | None = None
-        self.kept: Tensor | None = None
         self._bank, self.occurrences = Bank(), Occurrences(facts.num_samples or 0)
         self._settled = device is not None
         self.device = torch.device("cpu")
@@ -282,7 +280,7 @@ class Policy:
             plan = plan.without_operators()
         self.batch += 1
         self.step += 1
-        self.last_plan, self.last_keys, self.kept = plan, keys, None
+        self.last_plan = plan
         if self.counting:
             count(self)
         return plan
@@ -332,7 +330,7 @@ class Policy:
 
         Args:
             logits: [B, C]; of [B, experts, C] the mean counts, of a tuple or a dict the first tensor [B, C]. With V
-                views [V * B, C], of which the first B count.
+                views [V * B, C], or without targets of as many views as were asked, of which the first B count.
             targets: [B], or [V * B], int64; without them, those of the last batch. Needed for `val`.
             split: `train`, or `val` for the `val_*` signals.
             levels: `plan.levels` of these images, for documents that count by level; else those of the last batch.

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from augkit.cli.app import build
 from augkit.errors import AugkitError, DataError, StateError
 from augkit.lab import robustness
 from augkit.lab import robustness_tables as tables
+from augkit.lab.readers import Arrays
 from augkit.lab.recipe import read_recipe
 from augkit.lab.robustness import CORRUPTIONS, SEVERITIES, find, measure
 from augkit.lab.run import train
@@ -117,13 +119,21 @@ def test_a_stopped_call_goes_on_and_runs_share_their_images(
     assert measure(folders) == records and len(loaded) == 15
 
 
-def test_images_too_many_to_hold_are_read(fresh: Path, three: None) -> None:
-    (known,) = measure([fresh / "none"])
-    subject = next(robustness._open([fresh / "none"], robustness.default_registry()))
-    data = robustness._data(subject.recipe, torch.device("cpu"), 0)
-    assert data.test.held is None
-    policy = Policy.load("imagenet_c", seed=0, severity=1, only=0)
-    assert robustness._errors([subject], data.test, policy)[0] == known["errors"]["gaussian_noise"][0]
+@pytest.mark.parametrize("full", [False, True], ids=["a file", "no room for a file"])
+def test_images_too_many_to_hold_are_read_once(
+    fresh: Path, three: None, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    folder, read = fresh / "none", Counter[int]()
+    original = Arrays.read
+    monkeypatch.setattr(Arrays, "read", lambda self, i: (read.update([i]), original(self, i))[1])
+    if full:
+        monkeypatch.setattr(robustness, "SPARE", 2**60)
+    before = sorted(path.name for path in folder.iterdir())
+    (mapped,) = measure([folder], memory=0)
+    assert len(read) == 30 and set(read.values()) == {1 + 3 * 5 if full else 1}
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "robustness.json"])
+    (folder / "robustness.json").unlink()
+    assert measure([folder]) == [mapped]
 
 
 def test_wrong_combinations_are_told_before_anything_is_measured(fresh: Path, tmp_path: Path) -> None:

@@ -122,8 +122,12 @@ def test_the_first_view_s_answers_count() -> None:
     assert policy.statistics.seen.tolist() == [4, 4] and policy.statistics.correct.tolist() == [2, 4]
     policy.observe(torch.eye(2), torch.tensor([0, 1]), split="val")
     assert policy.statistics.val_correct.tolist() == [1, 1], "validation has no views"
+    policy.observe(answers[:8])  # of two views, where the third was not asked
+    assert policy.statistics.seen.tolist() == [6, 6] and policy.statistics.correct.tolist() == [3, 6]
+    with pytest.raises(InputError, match="observe got 7 answers for 4 targets"):
+        policy.observe(answers[:7])
     with pytest.raises(InputError, match="observe got 4 answers for 12 targets"):
-        policy.observe(answers[:4])
+        policy.observe(answers[:4], labels)
 
 
 def test_a_used_strategy_brings_its_views(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def _plan(drawing: Drawing, bound: Bound, env: Environment, steps: tuple[Step, .
         branches=drawing.branches,
         views=tuple(drawing.views),
         levels=dict(drawing.levels),
+        keys=env.batch_keys,
     )
 
 

@@ -78,6 +78,9 @@ class Plan:
     levels: Mapping[str, Tensor] = field(default_factory=dict)
     """For each probe that counts training answers, [B] int64 level of each image, -1 for one that does not count."""
 
+    keys: Tensor | None = None
+    """[B] int64 stream of random numbers of each image, that everything here was drawn from."""
+
     def __len__(self) -> int:
         return self.choice.shape[0]
 
@@ -90,12 +93,14 @@ class Plan:
         )
         views = tuple((name, view.to(device)) for name, view in self.views)
         levels = {name: level.to(device) for name, level in self.levels.items()}
-        return replace(self, mixes=mixes, branches=branches, views=views, levels=levels, **moved)
+        keys = None if self.keys is None else self.keys.to(device)
+        return replace(self, mixes=mixes, branches=branches, views=views, levels=levels, keys=keys, **moved)
 
     def select(self, rows: Tensor) -> Plan:
         """The operators of some images ([N] int64 positions) as a plan of their own, without what follows them."""
         own = {name: getattr(self, name)[rows] for name in ("choice", "value", "strength", "u", "targets")}
-        return replace(self, mixes=(), branches=None, views=(), levels={}, **own)
+        keys = None if self.keys is None else self.keys[rows]
+        return replace(self, mixes=(), branches=None, views=(), levels={}, keys=keys, **own)
 
     def operators(self) -> Plan:
         """The operators alone, without branches, mixing and views."""

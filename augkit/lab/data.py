@@ -32,7 +32,8 @@ NO_GROUPS = (
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split: held as one uint8 tensor [N, 3, H, W] on the device, or read when asked for."""
+    """Images of one split: held as one uint8 tensor [N, 3, H, W], on the device or mapped from a file, or read when
+    asked for."""
 
     labels: Tensor
     """[N] int64, on the device."""
@@ -58,7 +59,7 @@ class Split:
         """Images [B, 3, H, W] uint8 on the device for each batch of positions ([B] int64 on the device)."""
         if self.held is not None:
             for where in positions:
-                yield self.held[where]
+                yield self.held[where.to(self.held.device)].to(self.labels.device)
             return
         with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
             pending: Future[Tensor] | None = None

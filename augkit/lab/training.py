@@ -109,15 +109,15 @@ class Training:
 
     def views_kept(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
         """[P, B] rows of the inputs that are trained on, if the stage's loss chooses; the policy counts those alone."""
-        loss, keys = self.stage.loss.function, self.policy.last_keys
-        if not isinstance(loss, ChoosesViews) or keys is None:
+        loss, plan = self.stage.loss.function, self.policy.last_plan
+        if not isinstance(loss, ChoosesViews) or plan is None or plan.keys is None:
             return None
 
         def ask(images: Tensor) -> Tensor:
             with torch.no_grad(), self.autocast(), statistics_kept(self.model):
                 return experts.joint(self.model(images)).float()
 
-        kept = loss.choose(ask, inputs, targets, keys)
+        kept = loss.choose(ask, inputs, targets, plan.keys)
         count(self.policy, kept)
         return kept
 
@@ -130,15 +130,14 @@ class Training:
             where: as in `answer`.
             seen: what the loss may know of this batch beside these, `inputs` and `features`.
         """
-        stage, logits, groups, kept = self.stage, logits.float(), self.data.train.groups, self.policy.kept
-        own = None if groups is None else groups[where].repeat(max(1, len(self.policy.views)))
+        stage, logits, groups = self.stage, logits.float(), self.data.train.groups
         facts: dict[str, Any] = {
             **stage.facts,
             **seen,
             "epoch": self.epoch - stage.begin,
             "views": len(self.policy.views),
             "autocast": self.autocast,
-            "groups": own if own is None or kept is None else own[kept.flatten()],
+            "groups": None if groups is None else groups[where].repeat(len(logits) // len(where)),
         }
         if "experts" in stage.loss.wanted:
             all_of_them = logits if logits.ndim == 3 else logits[:, None]
