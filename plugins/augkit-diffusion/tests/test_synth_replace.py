@@ -11,6 +11,7 @@ import processes
 import pytest
 from augkit_diffusion.making import real_only
 from augkit_diffusion.replacing import Images, Variant, opened, variants
+from augkit_diffusion.request import read_seeds
 from augkit_diffusion.store import Store
 from filter_parts import DIGITS, digits_store
 from synth_parts import synth
@@ -87,7 +88,19 @@ def test_good_images_can_stand_in_and_noise_cannot(store: Store, tmp_path: Path)
     recipe = {"augkit": 1, "name": "digits", "model": "resnet8_cifar", "epochs": 8, "batch_size": 32, "threads": 1}
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(recipe | {"data": {"source": "digits", "imbalance": 20}, "loss": "balanced_softmax"}))
-    words = ["replace", path, store.folder, "--out", tmp_path / "out", "--classes", "8", "--classes", "9", "--seeds", 2]
+    words = [
+        "replace",
+        path,
+        store.folder,
+        "--out",
+        tmp_path / "out",
+        "--classes",
+        "8",
+        "--classes",
+        "9",
+        "--seeds",
+        "1,0",
+    ]
     with processes.forked_workers():
         result = synth(*words, "--json")
     assert result.exit_code == 0, result.stderr
@@ -108,6 +121,15 @@ def test_good_images_can_stand_in_and_noise_cannot(store: Store, tmp_path: Path)
     other = synth(*words, "--set", "epochs=9")
     assert other.exit_code == 2 and "this test was begun with other recipe" in other.stderr
     assert "which means" in synth(*words).stdout
+
+
+@pytest.mark.parametrize(("seeds", "says"), [("0.5", 'not "0.5"'), ("0", "--seeds 0: give 1 to 1000"), ("a,b", "not")])
+def test_seeds_are_said_as_in_a_comparison(store: Store, tmp_path: Path, seeds: str, says: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("augkit: 1\nname: digits\ndata: {source: digits, imbalance: 20}\n")
+    told = synth("replace", path, store.folder, "--out", tmp_path / "out", "--seeds", seeds)
+    assert told.exit_code == 2 and "--seeds" in told.stderr and says in told.stderr, told.output
+    assert read_seeds("2") == [0, 1] and read_seeds("5,0,5") == [5, 0] and read_seeds("4,") == [4]
 
 
 def test_sources_of_a_recipe_are_not_real(store: Store) -> None:

@@ -87,13 +87,11 @@ def allocate(
 
 def _candidates(splits: str | None, ratios: str, weights: list[str] | None, seeds: str) -> dict[str, Any]:
     """What `_question` takes of what is chosen among."""
-    from augkit.cli.compare import parse_seeds
-
     return {
         "splits": None if splits is None else _numbers("--splits", splits, 0, 1),
         "ratios": _numbers("--ratios", ratios, 0, 1000, above=True),
         "weights": weights or [],
-        "seeds": list(dict.fromkeys(parse_seeds(seeds))),
+        "seeds": ask.read_seeds(seeds),
     }
 
 

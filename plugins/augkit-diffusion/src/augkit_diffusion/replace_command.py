@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from augkit.cli.output import fail, show_json, show_rows
 from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 from augkit_diffusion.filter_command import StoreFolder
+
+if TYPE_CHECKING:
+    from augkit.lab.recipe import Recipe as RealRecipe
 
 
 def replace(
@@ -34,7 +37,7 @@ def replace(
     left_out: Annotated[
         bool, typer.Option("--left-out", help="Also with these images left out, and none in their place.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Trainings of each variant.")] = 3,
+    seeds: Annotated[str, typer.Option(help="Of the trainings: how many (3), or which (0,1,2).")] = "3",
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Trainings at once.")] = 1,
     on: Annotated[str, typer.Option(help="Where: local or ray.")] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
@@ -48,35 +51,48 @@ def replace(
         augkit synth replace recipe.yaml synth --out runs/replace                        # class-wise: many, medium, few
         augkit synth replace recipe.yaml synth --classes all --share 0.5 --left-out --out runs/half     # instance-wise
     """
-    from augkit.lab.jobs import check as check_jobs
-    from augkit_diffusion.making import load_recipe_of
     from augkit_diffusion.replacing import Test, opened, variants
     from augkit_diffusion.store import Store
 
     shares = list(dict.fromkeys(share or [1.0]))
+    numbers = ask.read_seeds(seeds)
+    read = _checked(recipe, overrides, shares, jobs, on)
+    images = opened(Store.open(store), read)
+    chosen = variants(classes or [], shares, left_out, images.data)
+    try:
+        results = Test(read, chosen, numbers).run(
+            images, out, jobs, on, lambda line: print(line, file=sys.stderr, flush=True)
+        )
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on")
+        raise typer.Exit(130) from None
+    _tell(results, out, as_json)
+
+
+def _checked(recipe: str, overrides: list[str] | None, shares: Sequence[float], jobs: int, on: str) -> RealRecipe:
+    """The recipe, on one thread unless it says how many; raises for what is wrong with it or these options."""
+    from augkit.lab.jobs import check as check_jobs
+    from augkit_diffusion.making import load_recipe_of
+
     if not all(0 < one <= 1 for one in shares):
         raise AugkitError("--share is above 0 and at most 1")
     check_jobs([], on, jobs)
     read = load_recipe_of(recipe, overrides or [])
     if not read.test:
         raise AugkitError("a replacement test compares test accuracies: leave test at true in the recipe")
-    read = read.model_copy(update={"threads": read.threads or 1})
-    images = opened(Store.open(store), read)
-    chosen = variants(classes or [], shares, left_out, images.data)
-    try:
-        results = Test(read, chosen, range(seeds)).run(
-            images, out, jobs, on, lambda line: print(line, file=sys.stderr, flush=True)
-        )
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on")
-        raise typer.Exit(130) from None
+    return read.model_copy(update={"threads": read.threads or 1})
+
+
+def _tell(results: Mapping[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         show_json(results)
     else:
         show_rows([_line(row) for row in results["rows"]], as_json=False)
+        count = len(results["seeds"])
         print(
-            f"\nTest accuracy in %, mean ± standard error over {seeds} seeds, {results['measured']}. Differences to the"
-            f" real images are paired by seed, with 95 % intervals; in (other) classes: their mean accuracy.\n{out}"
+            f"\nTest accuracy in %, mean ± standard error over {count} seed{'s' * (count > 1)}, {results['measured']}."
+            " Differences to the real images are paired by seed, with 95 % intervals; in (other) classes: their mean"
+            f" accuracy.\n{out}"
         )
     if results["failed"]:
         raise typer.Exit(1)

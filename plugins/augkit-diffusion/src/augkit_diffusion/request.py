@@ -75,6 +75,17 @@ class HowMany:
         return allocate(self.counts(data), self.target, self.budget, self.weights)
 
 
+def read_seeds(text: str) -> list[int]:
+    """The seeds of trainings, each once, as `augkit compare --seeds` takes them.
+
+    Raises:
+        DocumentError: they are something else.
+    """
+    from augkit.cli.compare import parse_seeds
+
+    return list(dict.fromkeys(parse_seeds(text)))
+
+
 def read_options(further: list[str] | None, **flags: Any) -> dict[str, Any]:
     """The options of a source: the flags that were given, and those of `--option`.
 

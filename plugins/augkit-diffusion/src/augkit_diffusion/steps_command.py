@@ -64,7 +64,6 @@ def steps(
         augkit synth steps recipe.yaml --source fit --values 3,10,50 --out steps \\
             --set data.validation_per_class=10 --train --seeds 0,1,2
     """
-    from augkit.cli.compare import parse_seeds
     from augkit.lab import folder as files
     from augkit.lab.jobs import check as check_jobs
     from augkit.plugins import registry
@@ -75,7 +74,7 @@ def steps(
 
     check_viewer(run, None, None)
     check_jobs([], on, jobs)
-    numbers, chosen, found = comparing.parse_values(values), parse_seeds(seeds), registry()
+    numbers, chosen, found = comparing.parse_values(values), ask.read_seeds(seeds), registry()
     given = ask.read_options(
         options, model=model, guidance=guidance, batch=batch, precision=precision, strength=strength, prompts=prompts
     )
