@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from augkit.cli.output import fail, show_json, show_rows
+from augkit.cli.completion import names
+from augkit.cli.output import Json, fail, show_json, show_rows
+from augkit.cli.parameters import Overrides, Recipe
 from augkit.errors import DocumentError
 
 
@@ -19,21 +21,28 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    recipe: Annotated[str, typer.Argument(help="A recipe by name (see `augkit recipes`) or by path.")],
-    policy: Annotated[str, typer.Option(help="Policies by name or path, with commas between.")],
-    loss: Annotated[str, typer.Option(help="Losses by name, with commas between; by default the recipe's.")] = "",
+    recipe: Recipe,
+    policy: Annotated[
+        str,
+        typer.Option(help="Policies by name or path, with commas between.", autocompletion=names("strategies")),
+    ],
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="Losses by name, with commas between; by default the recipe's.", autocompletion=names("losses")
+        ),
+    ] = "",
     seeds: Annotated[str, typer.Option(help="How many (3 means 0, 1 and 2), or which: 0,5,7.")] = "3",
     out: Annotated[Path | None, typer.Option(help="The folder; by default one under runs/.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many runs at once.")] = 1,
     on: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
     fast: Annotated[bool, typer.Option("--fast", help="A fifth of the epochs.")] = False,
-    control: Annotated[str, typer.Option(help="The policy that the others are compared with.")] = "none",
+    control: Annotated[
+        str, typer.Option(help="The policy that the others are compared with.", autocompletion=names("strategies"))
+    ] = "none",
     retry: Annotated[bool, typer.Option("--retry", help="Repeat the runs that failed.")] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a part of the recipe; may be repeated."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Train with several policies, losses and seeds, and say which differences can be told from none.
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from augkit.cli.output import fail, show_json
+from augkit.cli.completion import names
+from augkit.cli.output import Json, fail, show_json
+from augkit.cli.parameters import Strategy
 from augkit.errors import AugkitError
 from augkit.plugins import registry
 
@@ -20,7 +22,12 @@ def add_to(app: typer.Typer) -> None:
 
 def validate(
     sources: Annotated[
-        list[str], typer.Argument(metavar="FILE|NAME", help="Documents: .yaml, .yml or .json; or registered names.")
+        list[str],
+        typer.Argument(
+            metavar="FILE|NAME",
+            help="Documents: .yaml, .yml or .json; or registered names.",
+            autocompletion=names("strategies", "recipes", files=True),
+        ),
     ],
     recipe: Annotated[bool, typer.Option("--recipe", help="They are recipes, not strategies.")] = False,
 ) -> None:
@@ -65,7 +72,7 @@ def schema() -> None:
     show_json(json_schema(registry()))
 
 
-def show(source: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A strategy by name or by path.")]) -> None:
+def show(source: Strategy) -> None:
     """Say in words what a strategy does, with its operators and its cost; one of timm's strings also as a document.
 
     \b
@@ -87,42 +94,35 @@ def show(source: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A stra
 
 
 def preview(
-    source: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A strategy by name or by path.")],
+    source: Strategy,
     data: Annotated[
         str, typer.Option(help="A folder of images, or of class folders with images; or an .npz, or `digits`.")
     ],
-    out: Annotated[Path, typer.Option(help="The picture to write (.png).")] = Path("preview.png"),
-    images: Annotated[int, typer.Option(min=1, max=64, help="How many images.")] = 8,
+    out: Annotated[Path, typer.Option(help="What to write: a page for a browser (.html) or a picture (.png).")] = Path(
+        "preview.html"
+    ),
+    images: Annotated[
+        int | None, typer.Option(min=1, max=64, help="How many images.  [default: 24 on a page, 8 in a picture]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed, another draw, and other images.")] = 0,
     epoch: Annotated[int, typer.Option(min=0, max=99, help="The epoch of 100 for strategies that follow it.")] = 0,
     size: Annotated[int | None, typer.Option(min=8, max=1024, help="Side of the squares in pixels.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Draw images before and after, operators and values under each.
+    """Show a strategy on your own images: before, after, and in words what was drawn.
+
+    A page has a row for each class, and a slider for what changes while a model learns. A picture goes into a README
+    or a terminal.
 
     \b
-        augkit preview trivialaugment --data photos/ --out preview.png
-        augkit preview my.yaml --data photos/train --images 16 --seed 3 --size 128
-        augkit preview cmo --data photos/train --epoch 50
+        augkit preview trivialaugment --data photos/
+        augkit preview my.yaml --data photos/train --images 48 --seed 3 --size 128
+        augkit preview cmo --data photos/train --epoch 50 --out cmo.png
     """
-    from augkit.cli.samples import sample
-    from augkit.policy import Policy
-    from augkit.report.preview import picture
+    from augkit.cli.previews import write_preview
 
-    samples = sample(data, count=images, size=size, seed=seed)
-    policy = Policy.load(
-        source,
-        class_counts=samples.class_counts,
-        class_names=samples.class_names,
-        groups=1,
-        num_samples=sum(samples.class_counts),
-        epochs=100,
-        seed=seed,
-    )
-    policy.epoch = epoch
-    drawn = picture(policy, samples)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        drawn.save(out)
-    except ValueError as error:  # Pillow does not know the ending
-        raise AugkitError(f"cannot write a picture called {out.name} ({error}); call it .png") from error
-    print(out)
+    told = write_preview(source, data, out, images=images, seed=seed, epoch=epoch, size=size)
+    if as_json:
+        show_json(told)
+    else:
+        print(out)

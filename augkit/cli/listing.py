@@ -6,18 +6,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from augkit.cli.output import show_rows
+from augkit.cli.output import Json, show_rows
 from augkit.errors import AugkitError
 from augkit.lab.named import ANSWER_FACTS, LOSS_FACTS, SAMPLER_FACTS, STAGE_FACTS, SUBSET_FACTS, options_of
 from augkit.operators.base import Operator
 from augkit.plugins import KINDS, registry
 from augkit.registry import Registry
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,6 +15,8 @@ from rich.table import Table
 from augkit.errors import AugkitError
 
 Row = Mapping[str, Any]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+"""The option of every verb that a script may want to read."""
 WRAP = 44  # a column wider than this may be wrapped on a terminal
 
 

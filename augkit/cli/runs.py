@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from augkit.cli.output import fail
+from augkit.cli.parameters import Overrides, Recipe
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,11 +21,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe by name (see `augkit recipes`) or by path.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a part of the recipe; may be repeated."),
-    ] = None,
+    recipe: Recipe,
+    overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; by default one under runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
 ) -> None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augkit.cli.listing import Json
-from augkit.cli.output import fail, show_json, show_rows
+from augkit.cli.output import Json, fail, show_json, show_rows
 from augkit.errors import DataError
 from augkit_llm.options import ApiBase, BudgetUsd, Names, Prompts, Rendering, Repairs, Sheet, Timeout, UsdPerMtok, asked
 
