@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import copy
+import csv
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_parts import write_npz
 from test_lab_stages import begun, changed, weights
 from torch import nn
 
 from augkit.errors import DocumentError
 from augkit.lab import losses
+from augkit.lab.heads import weight_norms
 from augkit.lab.loop import train_epoch
 from augkit.lab.max_norm import MaxNorm
 from augkit.lab.recipe import load_recipe
+from augkit.lab.run import train
 from augkit.registry import Registry
 
 SECOND = "{max_norm_head: {epochs: 2, lr: 0.1, weight_decay: 0.1, threshold: 0.2, loss: class_balanced_bce}}"
@@ -105,6 +112,31 @@ def test_the_first_stage_decays_as_the_recipe_says_and_recipes_are_the_published
     assert [stage.recipe.optimizer.weight_decay for stage in run.stages] == [0.005, 0.1]
     assert [stage.recipe.loss.name for stage in run.stages] == ["ce", "class_balanced_bce"]
     assert load_recipe("cifar100-lt-bcl", registry).loss.options["contrast"] == 0.6
+
+
+@pytest.mark.parametrize("head", [nn.Linear(4, 3), nn.Conv2d(4, 3, 2), (nn.Linear(4, 3), nn.Linear(4, 3)), None])
+def test_how_long_vectors_are(head: Any) -> None:
+    model = nn.Module()
+    model.get_classifier = lambda: head  # type: ignore[assignment]
+    layers = head if isinstance(head, tuple) else [head]
+    if head is None:
+        assert weight_norms(model, 3) is None
+        return
+    by_hand = [[math.sqrt(float((row.detach().double() ** 2).sum())) for row in layer.weight] for layer in layers]
+    assert weight_norms(model, 3) == pytest.approx(np.mean(by_hand, 0), rel=1e-4) and weight_norms(model, 4) is None
+
+
+def test_the_table_of_classes_tells_lengths_before_and_after(registry: Registry, tmp_path: Path) -> None:
+    told = ["data={}", f"data.source={write_npz(tmp_path / 'a.npz')}", "base={}", "threads=1", *BOTH]
+    folder = train("demo", told, tmp_path / "run", registry=registry)
+    with (folder / "per_class.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    before, after = ([float(row[name]) for row in rows] for name in ("weight_norm_before", "weight_norm"))
+    radius = min(before) + 0.2 * (max(before) - min(before))
+    assert max(after) <= radius * (1 + 1e-4) < max(before)
+    model = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+    assert after == pytest.approx(model["fc.weight"].norm(dim=1).tolist(), rel=1e-4)
+    assert [json.loads(line).get("weight_norms") for line in (folder / "metrics.jsonl").open()] == [before, None, None]
 
 
 def test_a_threshold_is_a_share(registry: Registry) -> None:

@@ -1,10 +1,11 @@
-"""Finding a model's last layer."""
+"""Finding a model's last layer, and how long its weight vectors are."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from augkit.errors import DocumentError
 
@@ -59,3 +60,25 @@ def linear_layer(model: nn.Module) -> nn.Linear:
             path="stages",
         )
     return head
+
+
+def lengths(weight: Tensor) -> Tensor:
+    """[C] of a weight [C, ...]: how long each vector along the first dimension is."""
+    found: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return found
+
+
+def weight_norms(model: nn.Module, classes: int) -> list[float] | None:
+    """How long each class's weight vector in the last layer is, to five digits, biases left out.
+
+    Of several last layers the mean; None for a model without such vectors.
+    """
+    found = classifier(model)
+    layers = [layer for layer in (found if isinstance(found, (tuple, list)) else [found]) if layer is not None]
+    weights = [
+        weight for layer in layers for weight in layer.parameters() if weight.ndim > 1 and len(weight) == classes
+    ]
+    if not weights:
+        return None
+    mean = torch.stack([lengths(weight.detach().float()) for weight in weights]).mean(0)
+    return [float(f"{norm:.5g}") for norm in mean.tolist()]

@@ -15,7 +15,7 @@ from augkit.lab import coreset_epochs, experts, fairness, models, named
 from augkit.lab.augmentation import Normalise, build_policy, probe_pool
 from augkit.lab.course import Stage, plan
 from augkit.lab.data import Data
-from augkit.lab.heads import linear_layer
+from augkit.lab.heads import linear_layer, weight_norms
 from augkit.lab.losses import made_for_cosines
 from augkit.lab.recipe import Recipe
 from augkit.lab.recipe_parts import LossRecipe
@@ -253,7 +253,7 @@ def _validate(run: Training, record: Record) -> Tensor | None:
 
 
 def _finish_epoch(run: Training, record: Record, seconds: float, seconds_input: float) -> Record:
-    """Validation, the policy's update rules, the test set at the end of a stage but the last, and the record."""
+    """Validation, the policy's update rules, what is told at the end of a stage but the last, and the record."""
     logits = _validate(run, record)
     if logits is not None and run.data.val is not None:
         run.policy.observe(logits, run.data.val.labels, split="val")
@@ -267,11 +267,19 @@ def _finish_epoch(run: Training, record: Record, seconds: float, seconds_input: 
     record["seconds_input"] = seconds_input + rules if run.device.type == "cpu" else None
     if "model" in run.policy.needs:
         record["seconds_probes"] = run.policy.probe_seconds  # part of the others
-    if run.recipe.test and run.stage is not run.stages[-1] and record["epoch"] + 1 == run.stage.end:
-        scores, logits = run.evaluate(run.data.test)  # told, and nothing else
-        record["test"] = scores.summary(run.data.real_counts)
-        by_group = fairness.measure(logits, run.data.test, run.data)
-        if by_group is not None:
-            record["test_groups"] = by_group.summary()
+    if run.stage is not run.stages[-1] and record["epoch"] + 1 == run.stage.end:
+        _end_stage(run, record)
     run.records.append(record)
     return record
+
+
+def _end_stage(run: Training, record: Record) -> None:
+    """What is told of a model that another stage goes on with."""
+    record["weight_norms"] = weight_norms(run.model, run.data.num_classes)
+    if not run.recipe.test:
+        return
+    scores, logits = run.evaluate(run.data.test)  # told, and nothing else
+    record["test"] = scores.summary(run.data.real_counts)
+    by_group = fairness.measure(logits, run.data.test, run.data)
+    if by_group is not None:
+        record["test_groups"] = by_group.summary()

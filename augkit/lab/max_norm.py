@@ -9,9 +9,9 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from augkit.lab.heads import last_layer
+from augkit.lab.heads import last_layer, lengths
 
 
 class MaxNorm(nn.Module):
@@ -28,20 +28,14 @@ class MaxNorm(nn.Module):
         self.layer = layer
         self.bound = [parameter for parameter in layer.parameters() if parameter.ndim > 1]
         for number, parameter in enumerate(self.bound):
-            lengths = _lengths(parameter.detach())
-            self.register_buffer(f"radius_{number}", torch.lerp(lengths.min(), lengths.max(), threshold))
+            long = lengths(parameter.detach())
+            self.register_buffer(f"radius_{number}", torch.lerp(long.min(), long.max(), threshold))
 
     def project(self) -> None:
         """Shorten each vector that is longer than the radius to it."""
         for number, parameter in enumerate(self.bound):
-            lengths = _lengths(parameter)
-            radius = self.get_buffer(f"radius_{number}")
-            parameter.mul_(torch.where(lengths > radius, radius / lengths, 1.0).view(-1, *[1] * (parameter.ndim - 1)))
-
-
-def _lengths(weight: Tensor) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-    return lengths
+            long, radius = lengths(parameter), self.get_buffer(f"radius_{number}")
+            parameter.mul_(torch.where(long > radius, radius / long, 1.0).view(-1, *[1] * (parameter.ndim - 1)))
 
 
 def max_norm_head(model: nn.Module, *, threshold: Annotated[float, Field(ge=0, le=1)] = 0.1) -> nn.Module:

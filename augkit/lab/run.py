@@ -23,6 +23,7 @@ from augkit.lab import folder as files
 from augkit.lab.augmentation import own_operators, strategy_of
 from augkit.lab.board import Board
 from augkit.lab.board import check as check_board
+from augkit.lab.heads import weight_norms
 from augkit.lab.loop import prepare, train_epoch
 from augkit.lab.metrics import Scores, group_of
 from augkit.lab.progress import Reporter
@@ -252,9 +253,11 @@ def finish(run: Training, folder: Path) -> None:
     real = run.data.real_counts
     columns = (tensor.tolist() for tensor in (real, run.data.class_counts - real, scores.seen, scores.correct))
     counts, made, seen, correct = columns
-    rows = zip(range(len(names)), names, counts, groups, seen, correct, scores.by_class(), made, strict=True)
+    norms = _weight_norms(run)
+    told = names, counts, groups, seen, correct, scores.by_class(), made, *norms.values()
+    rows = zip(range(len(names)), *told, strict=True)
     header = ("class", "name", "train_images", "group", f"{which}_images", "correct", "accuracy", "synthetic_images")
-    files.write_table(folder / files.PER_CLASS, header, rows)
+    files.write_table(folder / files.PER_CLASS, (*header, *norms), rows)
     files.write_json(folder / files.OPERATORS, operator_use(run))
     by_group = fairness.measure(logits, split, run.data)
     if by_group is not None:
@@ -262,6 +265,15 @@ def finish(run: Training, folder: Path) -> None:
     summary = summarise(run, scores, None if by_group is None else by_group.summary())
     draw_run(folder)
     files.write_json(folder / files.SUMMARY, summary)
+
+
+def _weight_norms(run: Training) -> dict[str, list[float] | list[None]]:
+    """How long each class's weight vector is in the end, and where there are several stages, as the last one began."""
+    nothing: list[None] = [None] * run.data.num_classes
+    found = {"weight_norm": weight_norms(run.model, run.data.num_classes) or nothing}
+    if len(run.stages) > 1:
+        found["weight_norm_before"] = run.records[run.stages[-1].begin - 1].get("weight_norms") or nothing
+    return found
 
 
 def operator_use(run: Training) -> dict[str, Any]:
