@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from augkit_diffusion.allocating import CONTROL, RUNS, Allocation
 from augkit_diffusion.candidates import RESULTS, Candidate
 from augkit_diffusion.evidence import real_data
 from augkit_diffusion.store import Store
+from augkit_diffusion.taking import Taken
 from augkit_diffusion.trainings import train_one
 from PIL import Image
 from synth_parts import NAMES, begin, crawled, plugged, recipe, synth
@@ -131,8 +133,9 @@ def test_each_split_has_a_store_and_each_candidate_takes_of_it(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
     allocation.make(1, "local")
     taken = allocation.taken()
-    for candidate, take in taken.items():
-        assert list(take) == list(NAMES) and list(take.values()) == list(allocation.wanted[candidate].values())
+    for candidate, images in taken.items():
+        assert list(images.take) == list(NAMES) and not images.gaps
+        assert list(images.take.values()) == list(allocation.wanted[candidate].values())
     stores = {split: Store.open(allocation.store(split)) for split in (0.0, 0.5)}
     assert [len(store.images()) for store in stores.values()] == [sum(allocation.greediest(0.0).values())] * 2
     rows = {split: {row["source_image"] for row in store.images()} for split, store in stores.items()}
@@ -143,7 +146,7 @@ def test_each_split_has_a_store_and_each_candidate_takes_of_it(tmp_path: Path) -
     assert "sources" not in tasks[f"{CONTROL}-seed1"].arguments["recipe"]
     assert tasks[f"{CONTROL}-6-epochs-seed1"].arguments["recipe"]["epochs"] == 6 == 2 * (55 + 110) / 55
     one = tasks["split0.5-ratio2-1-seed1"]
-    sources = {"folder": None, "tuning": 0.5, "take": taken[Candidate(0.5, "1", 2)]}
+    sources = {"folder": None, "tuning": 0.5, "take": taken[Candidate(0.5, "1", 2)].take}
     assert one.arguments["recipe"]["sources"] == sources and one.arguments["recipe"]["seed"] == 1
     assert one.places == {"folder": str(allocation.out / RUNS / one.name), "store": str(allocation.store(0.5))}
 
@@ -160,22 +163,29 @@ def test_images_that_a_store_lacks_are_not_taken(tmp_path: Path) -> None:
     allocation.try_out()
     allocation.make(1, "local")
     taken = allocation.taken()
-    for candidate, take in taken.items():
+    for candidate, images in taken.items():
         wanted = allocation.wanted[candidate].values()
-        assert list(take.values()) == [number - number // 3 for number in wanted]
+        assert list(images.take.values()) == [number - number // 3 for number in wanted]
     store = Store.open(allocation.store(0.0))
     store.reject("mine", ["dog/000000.png"])  # then it is another training
     fewer = allocation.taken()
-    assert all(sum(take.values()) == sum(taken[candidate].values()) - 1 for candidate, take in fewer.items())
-    names = [{task.name for task in allocation.tasks(one) if CONTROL not in task.name} for one in (taken, fewer)]
-    assert not names[0] & names[1] and len(names[0]) == len(names[1]) == 4
+    assert all(images.images == taken[candidate].images - 1 for candidate, images in fewer.items())
+    store.restore("mine")
+    store.reject("mine", ["dog/000001.png"])  # as many, and yet others
+    others = allocation.taken()
+    assert all(images.take == fewer[candidate].take for candidate, images in others.items())
+    every = [
+        {task.name for task in allocation.tasks(one) if CONTROL not in task.name} for one in (taken, fewer, others)
+    ]
+    assert len(set.union(*every)) == sum(map(len, every)) == 12
 
 
 def test_groups_are_filled_up_each_for_itself(tmp_path: Path) -> None:
     allocation = asked(written(tmp_path, groups=True), splits=[0.0], ratios=(1,), weights=("1",))
     allocation.try_out()
     allocation.make(1, "local")
-    ((candidate, take),) = allocation.taken().items()
+    ((candidate, images),) = allocation.taken().items()
+    take = images.take
     assert [sum(of.values()) for of in take.values()] == [14, 14, 14, 13] and set(take["dog"]) == {
         "on/land",
         "on water",
@@ -256,17 +266,24 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         assert done.exit_code == 2 and f"{name}: damaged" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def given_values(folder: Path, allocation: Allocation, values: Mapping[str, float]) -> dict[str, Any]:
+def given_values(
+    folder: Path,
+    allocation: Allocation,
+    values: Mapping[str, float],
+    taken: Mapping[Candidate, Taken] | None = None,
+    stale: Collection[Candidate] = (),
+) -> dict[str, Any]:
     """The results of an allocation whose finished runs had these accuracies (by the beginning of their names), as
-    `allocate` leaves them in its folder."""
-    taken = {candidate: {"dog": sum(wanted.values())} for candidate, wanted in allocation.wanted.items()}
+    `allocate` leaves them in its folder; without `taken` no store is there."""
+    fully = {candidate: Taken({"dog": sum(wanted.values())}) for candidate, wanted in allocation.wanted.items()}
+    taken = taken or fully
 
     def value(name: str) -> float:
         return next(value for begin, value in values.items() if name.startswith(begin)) + int(name[-1]) / 10
 
     tasks = allocation.tasks(taken)
     done = {task.name: Result(task.name, {"balanced": value(task.name)}) for task in tasks}
-    found = allocation._choice(taken, done).results()
+    found = allocation._choice(taken, done, stale).results()
     (folder / "out").mkdir(exist_ok=True)
     files.write_json(folder / "out" / RESULTS, found)
     return found
@@ -291,6 +308,27 @@ def test_candidates_of_earlier_calls_are_judged_as_well(tmp_path: Path) -> None:
         fresh.try_out()
     more = asked(path, splits=[0.0], ratios=(0.5, 1, 2, 3), seeds=(0, 1, 2))
     assert not more.others and more.seeds == [0, 1, 2] and "control-8-epochs" in more.controls()
+
+
+def test_figures_of_images_that_a_filter_changed_since_are_stale(tmp_path: Path) -> None:
+    path, values = written(tmp_path), {"split0-ratio1": 82.0, "control": 60.0}
+    whole, other = asked(path, splits=[0.0], ratios=(1,)), Candidate(0.0, "1 / class_count", 1)
+    whole.make(1, "local")
+    given_values(tmp_path, whole, values, whole.taken())
+    store = Store.open(whole.store(0.0))
+    narrow = asked(path, splits=[0.0], ratios=(1,), weights=("1",))
+    assert [row["weights"] for row in narrow.others] == [other.weights] and narrow.stale() == set()
+    store.reject("mine", ["dog/000000.png"])
+    assert narrow.stale() == {other}
+    found = given_values(tmp_path, narrow, values, narrow.taken(), narrow.stale())
+    assert [row["stale"] for row in found["candidates"]] == [False, True] and found["chosen"] == 0
+    assert "stale, so not chosen" in found["verdict"][-1]
+    again = asked(path, splits=[0.0], ratios=(1,), weights=("1",))  # the figures are still those of the whole store
+    store.restore("mine")
+    store.reject("mine", ["dog/000039.png"])  # none of the few dogs that it takes
+    assert again.stale() == set()
+    shutil.rmtree(store.folder)
+    assert again.stale() == {other}
 
 
 def test_a_run_is_measured_on_validation_images(tmp_path: Path) -> None:
@@ -334,6 +372,9 @@ def test_a_killed_choice_goes_on_and_its_best_recipe_trains(tmp_path: Path) -> N
         assert picture.width > 400
     status, printed, errors = begin(tmp_path / "logs-again", *words, "--splits", "0").wait()
     assert status == 0 and len(json.loads(printed)["candidates"]) == 2 and finished(out) == 8, errors
+    Store.open(out / "stores" / "split-0.5").reject("mine", ["dog/000000.png"])
+    status, printed, errors = begin(tmp_path / "logs-filtered", *words, "--splits", "0").wait()
+    assert status == 0 and [row["stale"] for row in json.loads(printed)["candidates"]] == [False, True], errors
     moved = (tmp_path / "out").rename(tmp_path / "elsewhere")
     folder = train(moved / "best.yaml", ["epochs=1"], tmp_path / "run")
     images = json.loads((folder / "environment.json").read_text())["images"]

@@ -20,7 +20,7 @@ def choice(
 ) -> dict[str, Any]:
     """The results of candidates (images, accuracies)."""
     rows = [
-        {"split": 0.0, "weights": "1", "ratio": 1.0, "images": images, "take": {}, "store": "x"}
+        {"split": 0.0, "weights": "1", "ratio": 1.0, "images": images, "take": {}, "store": "x", "stale": False}
         for images, _ in candidates
     ]
     controls = {"control": (10, dict(enumerate(control)))}
@@ -117,10 +117,23 @@ def test_a_verdict_ends_with_what_it_means(
 
 def test_runs_that_failed_are_left_out() -> None:
     told = {"seeds": [0, 1], "failed": {"x-seed1": "no room"}}
-    row = {"split": 0.0, "weights": "1", "ratio": 1.0, "images": 5, "take": {}, "store": "x"}
+    row = {"split": 0.0, "weights": "1", "ratio": 1.0, "images": 5, "take": {}, "store": "x", "stale": False}
     controls = {"control": (10, {0: 50.0, 1: 52.0})}
     found = Choice(told, [row, {**row, "images": 9}], [{}, {0: 60.0}], controls).results()
     assert found["chosen"] == 1 and found["candidates"][0]["accuracy"] is None
     for scores, control in (([{}, {}], controls), ([{0: 1.0}, {}], {"control": (10, {})})):
         with pytest.raises(AugkitError, match=r"every run of .* failed, so there is nothing to choose: no room"):
             Choice(told, [row, row], scores, control).results()
+
+
+def test_stale_figures_are_not_chosen_but_counted() -> None:
+    told: dict[str, Any] = {"seeds": [0, 1, 2], "failed": {}}
+    row = {"split": 0.0, "weights": "1", "ratio": 1.0, "images": 5, "take": {}, "store": "x", "stale": False}
+    scores = [{0: 85.0, 1: 86.0, 2: 87.5}, {0: 95.0, 1: 96.0, 2: 97.5}]
+    controls = {"control": (10, {0: 80.0, 1: 81.0, 2: 82.0})}
+    found = Choice(told, [row, {**row, "stale": True}], scores, controls).results()
+    assert found["best"] == found["chosen"] == 0 and found["better"] and "looking at 2" in found["verdict"][-2]
+    assert "1 candidate of earlier calls was measured with images that" in found["verdict"][-1]
+    assert _lines(found)[-1]["note"] == "stale"
+    with pytest.raises(AugkitError, match="every run of the candidates failed"):
+        Choice(told, [row, {**row, "stale": True}], [{}, scores[1]], controls).results()

@@ -193,7 +193,7 @@ def _lines(results: Mapping[str, Any]) -> list[dict[str, str]]:
         note = {"note": f"{names[name]}, {control['epochs']} epochs"}
         lines.append({**empty, "validation, %": _shown(control["accuracy"]), **nothing, **note})
     for number, row in enumerate(results["candidates"]):
-        marks = [word for word in ("best", "chosen") if results[word] == number]
+        marks = [word for word in ("best", "chosen") if results[word] == number] + ["stale"] * row["stale"]
         lines.append(
             {
                 "split": f"{row['split']:g}",

@@ -15,11 +15,11 @@ def draw(results: Mapping[str, Any], path: Path) -> Path:
     """A panel for each split: validation accuracy by the ratio of synthetic to real images, a line for each weights.
 
     Whiskers and bands are standard errors over seeds; bands are what is had without synthetic images, that of the
-    dashed line with as many training steps; a ring marks the chosen candidate.
+    dashed line with as many training steps; a ring marks the chosen candidate. Stale ones are left out.
     """
     from matplotlib import pyplot as plt
 
-    rows = [row for row in results["candidates"] if row["accuracy"] is not None]
+    rows = [row for row in results["candidates"] if row["accuracy"] is not None and not row["stale"]]
     splits = sorted({row["split"] for row in rows})
     weights = list(dict.fromkeys(row["weights"] for row in rows))
     figure, panels = plt.subplots(

@@ -9,12 +9,9 @@ synthetic images in every split, and candidates are the grid of what is asked fo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +33,7 @@ from augkit_diffusion.candidates import (
 from augkit_diffusion.choosing import Choice
 from augkit_diffusion.chunks import Cell
 from augkit_diffusion.making import Work, data_facts, foresee, open_work
+from augkit_diffusion.taking import Taken, There, numbers_in, taken_of
 
 if TYPE_CHECKING:
     from augkit.lab.data import Data
@@ -60,12 +58,13 @@ class Allocation:
         self.real = sum(self.counts.values())
         check_ratios(question.ratios, self.real)
         self.splits = splits_for(self._work(0.0).source, question.order.source, question.splits)
-        self.wanted = {
-            Candidate(split, weights, ratio): by_budget(self.counts, round(ratio * self.real), weights)
+        asked = [
+            Candidate(split, weights, ratio)
             for split in self.splits
             for ratio in question.ratios
             for weights in question.weights
-        }
+        ]
+        self.wanted = {candidate: self._shared_out(candidate) for candidate in asked}
         self.kept = {0.0: self.real}
         """Real images that are trained on, by split."""
         self.earlier = Earlier.read(self.out)
@@ -135,29 +134,26 @@ class Allocation:
             if making.written:
                 self.say(f"{self.store(split)}: {making.written} images made in {making.seconds:.0f} s")
 
-    def taken(self) -> dict[Candidate, dict[str, Any]]:
-        """What each candidate takes of its store, as `sources.take`: fewer than it wants where some were refused by the
-        model's safety checker, or put aside by filters."""
-        from augkit_diffusion.store import Store
+    def taken(self) -> dict[Candidate, Taken]:
+        """What each candidate takes of its store."""
+        there = {split: numbers_in(self.store(split)) for split in self.splits}
+        return {candidate: self._taken(candidate, there[candidate.split]) for candidate in self.wanted}
 
-        names, groups, found = self.data.class_names, self.data.group_names, {}
-        for split in self.splits:
-            there: dict[tuple[str, str | None], list[int]] = defaultdict(list)
-            for row in Store.open(self.store(split)).images():
-                there[row["class"], row.get("group")].append(row["number"])
-            for candidate, wanted in self.wanted.items():
-                if candidate.split != split:
-                    continue
-                take: dict[str, Any] = {}
-                for (label, group), count in wanted.items():
-                    name = None if group is None else groups[group]
-                    kept = bisect_left(sorted(there[names[label], name]), count)
-                    if name is None:
-                        take[names[label]] = kept
-                    else:
-                        take.setdefault(names[label], {})[name] = kept
-                found[candidate] = take
-        return found
+    def stale(self) -> set[Candidate]:
+        """Candidates of earlier calls alone whose images are no longer those that they were measured with."""
+        there = {split: numbers_in(self.store(split)) for split in {_candidate(row).split for row in self.others}}
+        return {
+            candidate
+            for row in self.others
+            if self._taken(candidate := _candidate(row), there[candidate.split]) != Taken(row["take"], row["gaps"])
+        }
+
+    def _taken(self, candidate: Candidate, there: There) -> Taken:
+        wanted = self.wanted.get(candidate) or self._shared_out(candidate)
+        return taken_of(there, wanted, self.data.class_names, self.data.group_names)
+
+    def _shared_out(self, candidate: Candidate) -> dict[Cell, int]:
+        return by_budget(self.counts, round(candidate.ratio * self.real), candidate.weights)
 
     # the runs
 
@@ -174,16 +170,16 @@ class Allocation:
                 found[f"{CONTROL}-{epochs}-epochs"] = shorten(recipe, epochs).model_dump(mode="json")
         return found
 
-    def tasks(self, taken: Mapping[Candidate, Any]) -> list[Task]:
+    def tasks(self, taken: Mapping[Candidate, Taken]) -> list[Task]:
         """A run for each candidate and control and each seed, seeds outermost."""
         from augkit.lab.jobs import Task
 
         recipes: list[tuple[str, dict[str, Any], dict[str, str]]] = [
             (name, recipe, {}) for name, recipe in self.controls().items()
         ]
-        for candidate, take in taken.items():
+        for candidate, images in taken.items():
             place = {"store": str(self.store(candidate.split))}
-            recipes.append((self._name(candidate, take), self.question.recipe_of(candidate, take), place))
+            recipes.append((_name(candidate, images), self.question.recipe_of(candidate, images.take), place))
         return [
             Task(
                 f"{name}-seed{seed}",
@@ -194,12 +190,6 @@ class Allocation:
             for seed in self.question.seeds
             for name, recipe, place in recipes
         ]
-
-    def _name(self, candidate: Candidate, take: Mapping[str, Any]) -> str:
-        """Of a candidate's runs: others where its images became fewer, as after a filter."""
-        if _sum(take) == sum(self.wanted[candidate].values()):
-            return candidate.name
-        return f"{candidate.name}-{hashlib.sha256(json.dumps(take).encode()).hexdigest()[:6]}"
 
     def run(self, jobs: int, on: str) -> Choice:
         """Make and train what is missing, and what failed once more, and choose.
@@ -224,7 +214,7 @@ class Allocation:
             done = spread.map(
                 tasks, on, jobs, record=self.out / DONE, logs=self.out / LOGS, retry=True, done=teller.done
             )
-            return self._choice(taken, {result.name: result for result in done})
+            return self._choice(taken, {result.name: result for result in done}, self.stale())
 
     def words(self) -> str:
         """What there is to do."""
@@ -268,7 +258,9 @@ class Allocation:
                 file=self.out,
             )
 
-    def _choice(self, taken: Mapping[Candidate, Any], done: Mapping[str, Result]) -> Choice:
+    def _choice(
+        self, taken: Mapping[Candidate, Taken], done: Mapping[str, Result], stale: Container[Candidate] = ()
+    ) -> Choice:
         """What the finished runs say."""
 
         def values(name: str) -> dict[str, float | None]:
@@ -279,13 +271,14 @@ class Allocation:
             return {seed: value for seed in self.seeds if (value := by_seed[str(seed)]) is not None}
 
         rows: list[Mapping[str, Any]] = []
-        for candidate, take in taken.items():
+        for candidate, images in taken.items():
             before = self.earlier.rows.get(candidate)
-            known = {} if before is None or before["take"] != take else before["values"]
-            found = {**candidate._asdict(), "images": _sum(take), "take": take}
+            same = before is not None and Taken(before["take"], before["gaps"]) == images
+            known = before["values"] if before is not None and same else {}
+            found = {**candidate._asdict(), "images": images.images, **images._asdict(), "stale": False}
             found["store"] = f"{STORES}/split-{candidate.split:g}"
-            rows.append({**found, "values": {**known, **values(self._name(candidate, take))}})
-        rows += self.others
+            rows.append({**found, "values": {**known, **values(_name(candidate, images))}})
+        rows += [{**row, "stale": _candidate(row) in stale} for row in self.others]
         val = self.data.val
         assert val is not None
         told = {
@@ -319,5 +312,10 @@ def _many(candidates: int) -> str:
     return f"{candidates} candidate{'s' * (candidates != 1)}"
 
 
-def _sum(take: Mapping[str, Any]) -> int:
-    return sum(_sum(one) if isinstance(one, Mapping) else int(one) for one in take.values())
+def _name(candidate: Candidate, images: Taken) -> str:
+    """Of a candidate's runs: others where its images are, as after a filter."""
+    return f"{candidate.name}-{images.gaps}" if images.gaps else candidate.name
+
+
+def _candidate(row: Mapping[str, Any]) -> Candidate:
+    return Candidate(row["split"], row["weights"], row["ratio"])

@@ -85,7 +85,8 @@ class Earlier:
         found = read_json(path)
         try:
             names = ("split", "weights", "ratio", "images", "take", "store", "values")
-            rows = [{name: row[name] for name in names} for row in found["candidates"]]
+            # before gaps were noted, nothing told which images were missing: only a full set is known to be the same
+            rows = [{name: row[name] for name in names} | {"gaps": row.get("gaps", "")} for row in found["candidates"]]
             known = {Candidate(row["split"], row["weights"], row["ratio"]): row for row in rows}
             return cls(known, max(control["epochs"] for control in found["controls"].values()))
         except (KeyError, TypeError, AttributeError) as error:

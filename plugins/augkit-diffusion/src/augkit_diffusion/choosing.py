@@ -19,12 +19,15 @@ class Choice:
     The best candidate has the highest mean over seeds. Chosen is, of those whose mean is at most the best one's
     standard error below it, the one with the fewest synthetic images. It is called better only if its mean difference
     to each control, paired by three seeds or more, is larger than that difference's standard error.
+
+    A stale candidate's images are others now, so that nothing can be trained on those that gave its accuracy: it is no
+    candidate any more, but was looked at, and counts when the others are corrected for that.
     """
 
     told: Mapping[str, Any]
     """What `allocation.json` says besides."""
     candidates: Sequence[Mapping[str, Any]]
-    """`split`, `weights`, `ratio`, `images`, `take`, `store` and `values` of each."""
+    """`split`, `weights`, `ratio`, `images`, `take`, `gaps`, `stale`, `store` and `values` of each."""
     scores: Sequence[Mapping[int, float]]
     """Of each candidate, by seed: balanced accuracy on validation images in percent; without runs that failed."""
     controls: Mapping[str, tuple[int, Mapping[int, float]]]
@@ -37,15 +40,16 @@ class Choice:
             AugkitError: every run of a control, or of all candidates, failed.
         """
         empty = next((name for name, (_, scores) in self.controls.items() if not scores), None)
-        if empty is not None or not any(self.scores):
+        rows = [self._row(i) for i in range(len(self.candidates))]
+        measured = [row for row in rows if row["accuracy"] is not None]
+        standing = [row for row in measured if not row["stale"]]
+        if empty is not None or not standing:
             what = f"{empty} failed" if empty is not None else "the candidates failed"
             first = next(iter(self.told["failed"].values()), "")
             raise AugkitError(f"every run of {what}, so there is nothing to choose: {first}")
-        rows = [self._row(i) for i in range(len(self.candidates))]
-        measured = [row for row in rows if row["accuracy"] is not None]
-        best = max(measured, key=lambda row: row["accuracy"]["mean"])
+        best = max(standing, key=lambda row: row["accuracy"]["mean"])
         margin = best["accuracy"]["mean"] - (best["accuracy"]["error"] or 0.0)
-        near = [row for row in measured if row["accuracy"]["mean"] >= margin]
+        near = [row for row in standing if row["accuracy"]["mean"] >= margin]
         chosen = min(near, key=lambda row: (row["images"], row["split"], -row["accuracy"]["mean"]))
         for control in self.controls:
             entries = [row["differences"][control] or {"p": None} for row in measured]
@@ -66,7 +70,7 @@ class Choice:
             "best": rows.index(best),
             "chosen": rows.index(chosen),
             "better": better,
-            "verdict": verdict(chosen, best, self.controls, len(measured)),
+            "verdict": [*verdict(chosen, best, self.controls, len(measured)), *_told(len(measured) - len(standing))],
         }
 
     def _row(self, i: int) -> dict[str, Any]:
@@ -78,6 +82,17 @@ class Choice:
             found = paired.difference([own[s] for s in both], [control[s] for s in both]) if both else None
             row["differences"][name] = None if found is None else asdict(found)
         return row
+
+
+def _told(stale: int) -> list[str]:
+    """A sentence about stale candidates, if there are some."""
+    if not stale:
+        return []
+    many = f"{stale} candidates of earlier calls were" if stale > 1 else "1 candidate of earlier calls was"
+    return [
+        f"{many} measured with images that were put aside or brought back since: stale, so not chosen, but counted"
+        " by the correction. What is asked for again is measured anew."
+    ]
 
 
 def _side(difference: Mapping[str, Any] | None) -> str:
