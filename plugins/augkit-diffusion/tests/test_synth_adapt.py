@@ -10,18 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from augkit_diffusion import adapt_training
 from augkit_diffusion.adapt_training import WEIGHTS, Training
 from augkit_diffusion.learning import CHECKPOINT
 from augkit_diffusion.learnt import NOTE
+from augkit_diffusion.sources import Context, open_source
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from sd_parts import made, opened, save_pipeline, wishes
+from sd_parts import made, opened, recipe, save_pipeline, wishes
 from synth_parts import synth
 
 from augkit.errors import AugkitError, StateError
 from augkit.lab import seen
+from augkit.lab.data import load
 from augkit.lab.folder import write_json
+from augkit.lab.recipe import load_recipe
+from augkit.plugins import registry
 
 QUICK = {"train_steps": 6, "train_batch": 2, "lr": 1e-2, "rank": 2, "checkpoint_seconds": 1e-6}
 
@@ -234,6 +239,36 @@ def test_a_model_that_learnt_from_what_now_validates_is_not_taken_over(tmp_path:
     done = synth(*words, *taught, "--out", tmp_path / "two")
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "two/model" / NOTE).read_text())["settings"]["data"]["images"] == own
+
+
+def test_only_what_a_model_learns_from_decides_whether_it_is_taken_over(tmp_path: Path, model: Path) -> None:
+    """Held-out images do not, and flips of training images do."""
+
+    def context(name: str, tested: int, base: dict[str, Any]) -> Context:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        path = recipe(folder)
+        kept = dict(np.load(folder / "data.npz"))
+        np.savez(folder / "data.npz", **kept | {part: kept[part][:tested] for part in ("test_images", "test_labels")})
+        read = load_recipe(path, registry(), [f"base={json.dumps(base)}"])
+        return Context(load(read.data), read, folder / "synth", torch.device("cpu"))
+
+    def other(name: str, tested: int, base: dict[str, Any], **options: Any) -> Any:
+        told = {"model": str(model), "steps": 2, "batch": 3, **QUICK, "train_steps": 1}
+        return open_source("adapt", told | options, context(name, tested, base), registry())
+
+    flips = {"before": ["hflip"]}
+    identity = other("first", 16, flips).identity()
+    taught = {"learnt": str(tmp_path / "first/synth")}
+    assert other("second", 9, flips, **taught).identity() == identity
+    with pytest.raises(StateError, match="this model was learnt with augmentation"):
+        other("third", 16, {"before": []}, **taught)
+    note = tmp_path / "first/synth/model" / NOTE  # as an earlier version wrote it
+    told = json.loads(note.read_text())
+    del told["settings"]["augmentation"], told["settings"]["data"]["sha256"]
+    told["settings"]["data"] |= {"subset": "a", "labels": "b"}
+    note.write_text(json.dumps(told))
+    assert other("fourth", 9, flips, **taught).identity() == identity
 
 
 def test_training_and_sampling_work_in_half_precision(tmp_path: Path, model: Path) -> None:

@@ -184,14 +184,15 @@ class Adapt(Sd):
 
     def settings(self, label: int | None) -> dict[str, Any]:
         """All that the weights depend on, as JSON."""
-        data, told = self.context.data, self._captions()
+        told, labels = self._captions(), self.labels[~self.context.data.synthetic]
         return {
             "pipeline": self.pipeline.folder.sha256(self._hashes, self.context.progress),
             "training": self.plan.asdict(),
             "captions": [list(told.learnt), list(told.before) if self.plan.prior else []],
             "made_at": self.how.made_at,
             "class": label,
-            "data": {"subset": data.subset_sha256, "labels": data.labels_sha256, "images": self._images},
+            "augmentation": json.loads(json.dumps(self._flips)),
+            "data": {"sha256": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(), "images": self._images},
         }
 
     @cached_property
@@ -263,18 +264,23 @@ class Adapt(Sd):
         import torch
 
         from augkit.integrations.keyed import Keyed
-        from augkit_diffusion.fit_source import augmentation_of
         from augkit_diffusion.learning import Material
 
         data = self.context.data
         chosen = ~data.synthetic if label is None else self.of_class(label)
         labels = torch.from_numpy(self.labels[chosen])
         split = data.train if data.train.size == self.made_at else replace(data.train, held=None, size=self.made_at)
-        flips = augmentation_of(self.context.recipe, 0)
-        document = {"augkit": 1, "name": "adapt", "pipeline": flips}
+        document = {"augkit": 1, "name": "adapt", "pipeline": self._flips}
         counts = labels.bincount(minlength=data.num_classes * self.groups)
         positions = torch.from_numpy(np.flatnonzero(chosen))
-        return Material(split, positions, labels, counts, Keyed(document) if flips else None)
+        return Material(split, positions, labels, counts, Keyed(document) if self._flips else None)
+
+    @cached_property
+    def _flips(self) -> list[Any]:
+        """What training images go through."""
+        from augkit_diffusion.fit_source import augmentation_of
+
+        return augmentation_of(self.context.recipe, 0)
 
     def of_class(self, label: int) -> np.ndarray:
         """[N] bool: which training images are real and of a class."""

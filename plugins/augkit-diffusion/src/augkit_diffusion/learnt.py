@@ -25,8 +25,12 @@ NOTE = "learnt.json"
 EARLIER = "fit.json"
 """What the note was called before; it is still read."""
 IMAGES = "data.images"
-"""The setting that says from which images something is learnt; earlier versions do not note it."""
-OF_IMAGES = (IMAGES, "data.sha256", "data.subset", "data.labels")
+"""The setting that says from which images something is learnt."""
+LATER = (IMAGES, "data.sha256", "augmentation")
+"""Settings that earlier versions note for no source, or not for all."""
+FORMER = ("data.subset", "data.labels")
+"""Settings that are no longer asked for: they told of held-out images too, which nothing learns from."""
+OF_IMAGES = (IMAGES, "data.sha256")
 """Hashes, which say nothing to a reader."""
 
 
@@ -70,8 +74,9 @@ def check(folder: Path, settings: Mapping[str, Any], advice: str = "choose anoth
         return False
     there, here = flat(note["settings"]), flat(settings)
     for name in here | there:
-        if here.get(name) == there.get(name) or (name == IMAGES and name not in there):
-            continue  # notes of earlier versions do not say it
+        earlier = (name in LATER and name not in there) or (name in FORMER and name not in here)
+        if here.get(name) == there.get(name) or earlier:
+            continue
         what = f"with {name} {there.get(name)}, not {here.get(name)}"
         if name in OF_IMAGES:
             what = "from other real images, since the recipe's data or sources.tuning are others"
