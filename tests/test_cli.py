@@ -105,6 +105,7 @@ def test_lists_and_their_json_tell_the_same(augkit: Command, registry: Registry)
     assert (rotate["low"], rotate["high"], rotate["unit"], rotate["signed"]) == (0, 30, "degrees", True)
 
 
+@pytest.mark.slow
 def test_colour_only_on_a_terminal(augkit: Command) -> None:
     assert "\x1b[" not in augkit("losses").stdout
     ours, theirs = pty.openpty()
@@ -122,6 +123,7 @@ def test_colour_only_on_a_terminal(augkit: Command) -> None:
     assert b"\x1b[" in shown and b"balanced_softmax" in shown
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error() -> None:
     command = f"{sys.executable} -m augkit.cli operators | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
@@ -259,7 +261,7 @@ WRONG = {
     "no image": ("preview randaugment --data {}/empty", "empty: no image file"),
     "no data": ("preview randaugment --data {}/nowhere", "nowhere"),
     "unwritable out": ("preview randaugment --data {}/photos --out {}/bad.yaml/p.png", "bad.yaml"),
-    "unknown picture": ("preview randaugment --data {}/photos --out p.xyz", "call it .png"),
+    "unknown picture": ("preview randaugment --data {}/photos --out p.xyz", "call it .html for a page"),
     "unknown recipe": ("train dem", 'Did you mean "demo"?'),
     "unknown policy trained": ("train demo --set policy=trivialaugmnt", 'Did you mean "trivialaugment"?'),
     "unwritable run": ("train demo --out {}/bad.yaml/run", "bad.yaml"),

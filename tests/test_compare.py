@@ -30,7 +30,7 @@ from augkit.lab.recipe import load_recipe
 from augkit.lab.run import train
 from augkit.registry import Registry
 
-TINY = ("epochs=3", "data.test_share=0.8", "data.image_size=8", "data.imbalance=10")
+TINY = ("epochs=2", "data.test_share=0.8", "data.image_size=8", "data.imbalance=10")
 POLICIES = ("none", "trivialaugment")
 KILLS = int(os.environ.get("AUGKIT_KILLS", "8"))
 """Of a grid, at random moments."""
@@ -147,7 +147,7 @@ def test_a_finished_comparison_is_read_not_repeated(finished: tuple[Path, dict[s
     said: list[str] = []
     again = compare(tiny(policies=(*POLICIES, "uniform_class_choice"), seeds=(0, 1, 2)), out, say=said.append)
     assert again == results == json.loads((out / "results.json").read_text())
-    assert said == ["9 runs of demo: 3 policies x 1 loss x 3 seeds, 3 epochs each; 9 are finished"]
+    assert said == ["9 runs of demo: 3 policies x 1 loss x 3 seeds, 2 epochs each; 9 are finished"]
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == trained
 
 
@@ -276,7 +276,7 @@ def test_a_failed_run_is_named_and_repeated_only_when_asked(tmp_path: Path, caps
         assert f"\nFailed: trivialaugment-ce-seed1: {taken[1].parent}: this is no run folder" in said.out
         assert re.search(r"^trivialaugment  ce    failed ", said.out, re.MULTILINE)
     assert said.err.splitlines() == [
-        "4 runs of demo: 2 policies x 1 loss x 2 seeds, 3 epochs each; 2 are finished, 2 failed; --retry repeats them"
+        "4 runs of demo: 2 policies x 1 loss x 2 seeds, 2 epochs each; 2 are finished, 2 failed; --retry repeats them"
     ]
     for file in taken:
         file.unlink()

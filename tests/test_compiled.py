@@ -71,14 +71,15 @@ def batches(policy: Policy, images: Tensor, number: int) -> Iterator[tuple[Tenso
         yield odd, policy.plan(LABELS[: len(odd)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "image"),
     [
         (drawing([*FEW], 2), {"resample": "bilinear"}),
-        pytest.param("randaugment", {"resample": "bilinear"}, marks=pytest.mark.slow),
-        pytest.param("randaugment", {"resample": "nearest", "fill": "mean"}, marks=pytest.mark.slow),
-        pytest.param(drawing("cuda22", 5), {"resample": "bilinear"}, marks=pytest.mark.slow),
-        pytest.param(drawing("timm15", 2), {"fill": "reflect"}, marks=pytest.mark.slow),
+        ("randaugment", {"resample": "bilinear"}),
+        ("randaugment", {"resample": "nearest", "fill": "mean"}),
+        (drawing("cuda22", 5), {"resample": "bilinear"}),
+        (drawing("timm15", 2), {"fill": "reflect"}),
     ],
     ids=["few", "randaugment", "nearest", "cuda22", "timm15"],
 )
@@ -100,7 +101,7 @@ def test_machine_code_gives_the_same(one_graph: None) -> None:
 
 
 def test_a_size_compiles_once(traced: None) -> None:
-    policy = Policy.load(drawing("doda10", 1), out=IMAGENET)
+    policy = Policy.load(drawing(["hflip", "solarize"], 1), out=IMAGENET)
     for _ in range(2):
         for size in (16, 20):
             agree(photos(size, 16), policy.plan(LABELS))
@@ -131,10 +132,10 @@ def test_no_more_graphs_are_kept_than_said(traced: None, monkeypatch: pytest.Mon
     ("kind", "out"),
     [
         ("bytes", HALF),
-        ("floats", IMAGENET),
-        ("channels_last", HALF),
-        ("grey", HALF),
-        ("four", None),
+        pytest.param("floats", IMAGENET, marks=pytest.mark.slow),
+        pytest.param("channels_last", HALF, marks=pytest.mark.slow),
+        pytest.param("grey", HALF, marks=pytest.mark.slow),
+        pytest.param("four", None, marks=pytest.mark.slow),
         pytest.param("bytes", None, marks=pytest.mark.slow),
         pytest.param("floats", None, marks=pytest.mark.slow),
         pytest.param("channels_last", None, marks=pytest.mark.slow),
@@ -156,6 +157,7 @@ def test_every_kind_of_image(traced: None, kind: str, out: Output | None) -> Non
     assert torch.equal(images, before) and result.untyped_storage().data_ptr() != images.untyped_storage().data_ptr()
 
 
+@pytest.mark.slow
 def test_results_that_are_kept_stay_as_they_are(traced: None) -> None:
     images = photos(16, 8)
     plans = [random_plan(tuple(map(choice, FEW)), 8, 2, seed=seed) for seed in range(3)]
@@ -166,6 +168,7 @@ def test_results_that_are_kept_stay_as_they_are(traced: None) -> None:
             assert torch.equal(result, batched.execute(images, plan, out=out, masked=True))
 
 
+@pytest.mark.slow
 def test_by_name_and_with_mixing_branches_and_views(traced: None) -> None:
     chains = [{"branches": {"weights": "dirichlet(1)", "depth": "randint(1, 3)"}}]
     document = {

@@ -170,7 +170,7 @@ def test_ranges(source: str, low: float, high: float) -> None:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_checked_expression_has_the_promised_axes_and_stays_in_the_promised_range(data: st.DataObject) -> None:
     want = data.draw(
         st.sampled_from([(), ("classes",), ("classes", "ops"), BATCH, ("batch", "picks"), ("batch", "ops")])

@@ -163,6 +163,7 @@ def test_the_schema_knows_their_names(registry: Registry) -> None:
     assert not validator.is_valid(document("pick", palette=[{"albumentations:Affine": {"p": 1}}]))
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before_it_is_named() -> None:
     code = """
 import sys

@@ -88,7 +88,7 @@ def runs_and_resumes(data: st.DataObject) -> None:
     assert torch.equal(out, out_again) and torch.equal(labels, labels_again)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.data())
 def test_a_valid_document_runs_and_resumes(data: st.DataObject) -> None:
     runs_and_resumes(data)
