@@ -14,18 +14,21 @@ from augkit.lab.sources import open_source
 from augkit.report.preview import Samples
 
 
-def sample(data: str, *, count: int = 8, size: int | None = None, seed: int = 0) -> Samples:
+def sample(data: str, *, count: int = 8, size: int | None = None, seed: int = 0, each: int = 1) -> Samples:
     """Take `count` images, from as many classes as there are, and make them squares of one size.
 
     Args:
         data: a folder of class folders, a flat folder of images, or any other source of the lab's (`digits`, an .npz).
         size: the side in pixels; by default that of the smallest chosen image, between 32 and 224.
+        each: images of a class at least, where it has so many: of more than `count / each` classes some are shown,
+            from the most frequent to the rarest.
 
     Raises:
         DataError: there are no images, or one cannot be read.
     """
     reader, class_names = _open(data)
     order = np.random.default_rng(seed).permutation(len(reader.labels))
+    order = order[np.isin(reader.labels[order], _classes(reader.labels, max(1, count // each)))]
     chosen = _spread(reader.labels[order], count)
     index = np.sort(order[chosen])
     index = index[np.argsort(reader.labels[index], kind="stable")]
@@ -50,6 +53,15 @@ def _open(data: str) -> tuple[Reader, tuple[str, ...]]:
         return Files(paths, np.zeros(len(paths), dtype=np.int64)), (folder.resolve().name,)
     source = open_source(data)
     return source.splits["train"], source.class_names
+
+
+def _classes(labels: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the classes that have images, evenly over their ranks by frequency."""
+    there, counts = np.unique(labels, return_counts=True)
+    if len(there) <= most:
+        return there
+    ranked = there[np.argsort(-counts, kind="stable")]
+    return np.asarray(ranked[np.unique(np.linspace(0, len(ranked) - 1, most).round().astype(np.int64))])
 
 
 def _spread(labels: np.ndarray, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from augkit.engine.plan import Plan
 from augkit.policy import Policy
+from augkit.report.dials import at_epoch
 
 TILE, GAP, COLUMNS, LINE = 176, 14, 8, 16
 INK, FAINT, PAPER = "#1a1a1a", "#6b6b6b", "#ffffff"
@@ -26,22 +27,49 @@ class Samples:
     class_counts: tuple[int, ...]
 
 
-def picture(policy: Policy, samples: Samples) -> Image.Image:
-    """Augment the samples and lay them out: before above after, number and class on top, the plan's words below."""
+@dataclass(frozen=True)
+class Drawn:
+    """What a policy made of samples, with V views all images of the first, then of the second.
+
+    `images` [V * N, 3, S, S] uint8; `words` says what was done to each, its label too where images are mixed.
+    """
+
+    images: Tensor
+    words: tuple[str, ...]
+    plan: Plan
+
+
+def draw(policy: Policy, samples: Samples) -> Drawn:
+    """Augment the samples once; called again, with other random numbers."""
     companions = {name: torch.zeros_like(samples.targets) for name in ("group",) if name in policy.needs}
     if "is_synthetic" in policy.needs:
         companions["is_synthetic"] = samples.index % 2 == 1  # every other image, so that both kinds are shown
-    policy.began |= "model" in policy.needs  # there is no model to ask: state stays as it begins
     plan = policy.plan(samples.targets, index=samples.index, images=samples.images, **companions)
-    results, _ = policy.apply(samples.images, plan)
+    images, targets = policy.apply(samples.images, plan)
+    words = [plan.describe(i) + _label(targets[i % len(targets)], samples.class_names) for i in range(len(images))]
+    return Drawn(images, tuple(words), plan)
+
+
+def _label(target: Tensor, names: tuple[str, ...]) -> str:
+    """What a mixed label says, for an image with more than one class; shares in per cent."""
+    if target.dim() == 0 or target.max() > 0.995:
+        return ""
+    shares = [(share, names[c]) for c, share in enumerate(target.tolist()) if share >= 0.005]
+    return "; label " + " and ".join(f"{share:.0%} {name}" for share, name in sorted(shares, reverse=True))
+
+
+def picture(policy: Policy, samples: Samples, epoch: int = 0) -> Image.Image:
+    """Augment the samples and lay them out: before above after, number and class on top, the plan's words below."""
+    at_epoch(policy, epoch)
+    drawn = draw(policy, samples)
     fonts = ImageFont.load_default(12), ImageFont.load_default(15)
     count, views = len(samples.images), policy.views or ("",)
     tiles = [
         _tile(
             f"{i}  {samples.class_names[int(samples.targets[i])]}" + (f", {view}" if view else ""),
             samples.images[i],
-            results[number * count + i],
-            plan.describe(number * count + i),
+            drawn.images[number * count + i],
+            drawn.words[number * count + i],
             fonts[0],
         )
         for i in range(count)
@@ -51,7 +79,7 @@ def picture(policy: Policy, samples: Samples) -> Image.Image:
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     heights = [max(tile.height for tile in row) for row in rows]
     head = 40
-    title = title_of(policy, plan, samples.images.shape[-1])
+    title = title_of(policy, drawn.plan, samples.images.shape[-1])
     width = max(columns * (TILE + GAP) + GAP, round(fonts[1].getlength(title)) + 2 * GAP)
     page = Image.new("RGB", (width, head + sum(heights) + GAP * len(rows)), PAPER)
     ImageDraw.Draw(page).text((GAP, 12), title, fill=INK, font=fonts[1])
@@ -70,7 +98,8 @@ def title_of(policy: Policy, plan: Plan, side: int) -> str:
         return title
     results = len(plan) * max(1, len(policy.views))
     idle = all(plan.describe(i) == "unchanged" for i in range(results))
-    return f"{title}; epoch {policy.epoch}" + (", where nothing was drawn: try a later one" if idle else "")
+    epoch = int(policy.memory.values[""]["epoch"])
+    return f"{title}; epoch {epoch}" + (", where nothing was drawn: try a later one" if idle else "")
 
 
 def _tile(
