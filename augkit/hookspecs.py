@@ -82,3 +82,11 @@ def augkit_sources() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-
 @hookspec
 def augkit_commands(app: typer.Typer) -> None:
     """Add verbs to the command line: `@app.command()` on a function."""
+
+
+@hookspec
+def augkit_report(folders: Sequence[Path]) -> str | None:
+    """The page of `augkit report` about folders that a plugin's own verb wrote, as HTML; None if the first is not one.
+
+    See `augkit.report.page.render`. What belongs to the core never gets here.
+    """

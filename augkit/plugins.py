@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pluggy
 
 from augkit import builtin, hookspecs
-from augkit.errors import PluginError, nearest
+from augkit.errors import AugkitError, PluginError, nearest
 from augkit.operators.base import Operator
 from augkit.registry import Registry
 
@@ -38,7 +38,7 @@ KINDS = (
     "signals",
     "sources",
 )
-HOOKS = (*(f"augkit_{kind}" for kind in KINDS), "augkit_commands")
+HOOKS = (*(f"augkit_{kind}" for kind in KINDS), "augkit_commands", "augkit_report")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _SINGULAR = {"strategies": "strategy", "losses": "loss"}
 
@@ -108,6 +108,25 @@ def add_commands(app: typer.Typer, host: Host) -> tuple[str, ...]:
         except (Exception, SystemExit) as error:
             failed.append(f"the commands of plugin {name.partition(' (')[0]} cannot be used: {_reason(error)}")
     return tuple(failed)
+
+
+def page_of(folders: Sequence[Path], host: Host) -> str | None:
+    """The page of the plugin that wrote the first of some folders; None if none did.
+
+    Raises:
+        PluginError: the plugin fails at it, other than by an `AugkitError`.
+    """
+    for name, plugin in host.manager.list_name_plugin():
+        try:
+            told = _only(host.manager, plugin, "augkit_report")(folders=folders)
+        except (AugkitError, OSError):
+            raise
+        except Exception as error:
+            label = name.partition(" (")[0]
+            raise PluginError(f"the report of plugin {label} cannot be made: {_reason(error)}") from error
+        if told:
+            return str(told[0])
+    return None
 
 
 def _own_name() -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from augkit.cli import compare, documents, listing, robustness, runs, scaffold
+from augkit.cli import compare, documents, listing, report, robustness, runs, scaffold
 from augkit.cli.output import fail, note
 from augkit.errors import AugkitError
 from augkit.plugins import PluginWarning, add_commands, default_host
@@ -60,7 +60,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    for part in (listing, documents, runs, compare, robustness):
+    for part in (listing, documents, runs, compare, robustness, report):
         part.add_to(app)
     app.add_typer(scaffold.app, name="plugin")
     _add_plugins(app)

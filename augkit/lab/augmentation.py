@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.engine.output import Output
-from augkit.engine.program import Sizes, bind
+from augkit.engine.program import Program, Sizes, bind
 from augkit.errors import DocumentError
 from augkit.lab.coreset_epochs import MET, places
 from augkit.lab.course import counts_of
@@ -174,7 +174,11 @@ def probe_pool(split: Split, seed: int, max_bytes: int = MAX_BYTES) -> ProbePool
 
 def own_operators(policy: Policy) -> list[int]:
     """Columns of `used` that belong to the recipe's policy and not to its base alone."""
-    program = policy.program
+    return own_columns(policy.program)
+
+
+def own_columns(program: Program) -> list[int]:
+    """The same of a bound strategy."""
     inner = [bound for bound in program.bounds if bound is not program.root]
     columns = {bound.offset + i for bound in inner for i in range(bound.ops)}
     return sorted(columns.union(*(bound.single.values() for bound in inner)))
