@@ -12,10 +12,10 @@ EDITABLE := -e ".[dev,tensorboard]" $(foreach file,$(PLUGINS),-e $(patsubst %/,%
 # tests are kept, since compiling them takes a worker longer than importing torch. `test-llm` has the tests of a real model.
 TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install demo test test-fast test-llm lint format bench docs clean
+.PHONY: help install demo test test-fast test-llm lint format bench docs catalogue clean
 
 help:
-	@echo "make demo | test | test-fast | test-llm | lint | format | bench | docs | clean"
+	@echo "make demo | test | test-fast | test-llm | lint | format | bench | docs | catalogue | clean"
 
 install: $(STAMP)
 
@@ -55,8 +55,12 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py --out docs/benchmarks.json
 	$(BIN)/python benchmarks/page.py docs/benchmarks.json
 
+# The site, for a browser from disk: site/index.html. A dead link, a dead anchor or a page that is in no menu fails it.
 docs: $(STAMP)
-	$(BIN)/python -m augkit.cli.docs site
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/python -m mkdocs build --strict --clean
+
+# What the page of operators shows: measured errors, and pictures. After a change of an operator.
+catalogue: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/measure_errors.py docs/operators/errors.json
 	$(BIN)/python -m augkit.report.catalogue docs
 

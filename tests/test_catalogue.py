@@ -20,7 +20,7 @@ MEASURED = json.loads((DOCS / "operators" / "errors.json").read_text(encoding="u
 def test_page_is_up_to_date() -> None:
     committed = (DOCS / "operators.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^### (\w+)$", committed, re.MULTILINE)) == sorted(NAMES)
-    assert committed == page(MEASURED), "run `make docs`"
+    assert committed == page(MEASURED), "run `make catalogue`"
 
 
 def test_every_operator_has_its_picture_and_no_other() -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import math
 import re
+import shlex
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer
 import yaml  # the documents here are plain enough for it
 from PIL import Image
 
+from augkit import hookspecs
+from augkit.cli.app import build
+from augkit.cli.reference import PARTS, documents_page
 from augkit.lab.data import load
 from augkit.lab.loop import prepare, train_epoch
 from augkit.lab.losses import LOSSES
@@ -24,11 +34,18 @@ from augkit.plugins import load_registry, registry
 from augkit.registry import Registry
 from augkit.strategy.document import load_strategy
 from augkit.strategy.functions import FUNCTIONS
+from augkit.strategy.model import MixStep, Strategy
 
 PLAIN = {"augkit": 1, "name": "plain"}
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "plugins").rglob("README.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+OPTIONAL = ("lightning",)
+"""What pages show a loop of, and augkit does not install."""
+UNREADABLE: Any = typer.BadParameter.__base__
+"""What the command line raises of a call that it cannot read."""
+COMMAND = re.compile(r"^augkit (?:[^'\"\n#]|'[^']*'|\"[^\"]*\"|#.*)*", re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -38,6 +55,50 @@ def blocks(page: Path, language: str) -> list[str]:
 def of_package(page: Path) -> bool:
     """Whether it is a package's own page, whose code wants files that its tests make."""
     return page.parent.parent == ROOT / "plugins"
+
+
+def lacking(body: str) -> list[str]:
+    """The libraries that a block imports and that are optional and not there."""
+    return [name for name in OPTIONAL if f"import {name}\n" in body and importlib.util.find_spec(name) is None]
+
+
+def anchors(page: Path) -> set[str]:
+    """What links into a page may name: its headings as GitHub spells them."""
+    titles = re.findall(r"^#+ (.+)$", CODE.sub("", page.read_text()), re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", t)).strip().lower().replace(" ", "-")
+        for t in titles
+    }
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Every call of augkit in the indented blocks of a page, as words; `$short` stands for what the block says."""
+    for block in re.findall(r"(?:^ {4}.*\n)+", page.read_text(), re.MULTILINE):
+        text = dedent(block).replace("\\\n", " ")
+        for name, value in re.findall(r'^(\w+)="([^"]*)"', text, re.MULTILINE):
+            text = text.replace(f"${name}", " ".join(value.split()))
+        for line in COMMAND.findall(text):
+            words = shlex.split(line, comments=True)
+            end = min((words.index(sign) for sign in (">", "|", "&&") if sign in words), default=len(words))
+            yield words[1:end]
+
+
+@lru_cache(maxsize=1)
+def command_line() -> Any:
+    return typer.main.get_command(build())
+
+
+def parse(words: list[str]) -> None:
+    """Let the command line read a call without doing it.
+
+    Raises:
+        UsageError: a verb, an option or an argument that is not there, is missing or does not fit.
+    """
+    command = command_line()
+    context = command.make_context("augkit", words)
+    while hasattr(command, "commands"):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
 
 
 @pytest.fixture
@@ -66,7 +127,18 @@ def test_pages_are_found() -> None:
 def test_python_runs_from_top_to_bottom(page: Path, workplace: Path) -> None:
     namespace: dict[str, object] = {}
     for body in blocks(page, "python"):
-        exec(compile(body, str(page), "exec"), namespace)
+        if not lacking(body):
+            exec(compile(body, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("library", OPTIONAL)
+def test_blocks_of_a_library_that_is_no_dependency_are_run_where_it_is(library: str) -> None:
+    shown = [body for page in PAGES for body in blocks(page, "python") if f"import {library}\n" in body]
+    assert shown
+    for body in shown:
+        compile(body, library, "exec")
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"the block is valid Python; {library} is not installed, so it was not run")
 
 
 def test_functions_of_the_page_train() -> None:
@@ -104,8 +176,55 @@ def test_strategies_load(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", CODE.sub("", page.read_text())):
+        there = page.parent / target if target else page
+        assert there.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(commands(page))], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_the_command_line_reads_what_pages_call(page: Path) -> None:
+    for words in commands(page):
+        try:
+            parse(words)
+        except typer.Exit:  # --help and the like
+            continue
+        except UNREADABLE as error:
+            pytest.fail(f"augkit {' '.join(words)}: {error.format_message()}")
+
+
+@pytest.mark.parametrize("line", ["validat x.yaml", "train demo --no-such 1", "show", "train demo extra", "synth plan"])
+def test_a_call_that_cannot_be_read_is_found(line: str) -> None:
+    with pytest.raises(UNREADABLE):
+        parse(line.split())
+
+
+def test_every_hook_is_documented() -> None:
+    text = (ROOT / "plugins/README.md").read_text()
+    hooks = [(name, hook) for name, hook in vars(hookspecs).items() if name.startswith("augkit_")]
+    assert len(hooks) >= 12
+    for name, hook in hooks:
+        assert f"| `{name}({', '.join(inspect.signature(hook).parameters)})` | " in text, name
+
+
+def test_the_reference_of_documents_has_every_field_and_function() -> None:
+    text = documents_page(registry())
+    for name in Strategy.model_fields:
+        assert f"| `{name}` | " in text.partition("## image")[0], name
+    for heading, _, model in (*PARTS, ("mixing", "", MixStep)):
+        part = re.split("^## ", text.partition(f"\n## {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+        rows = {
+            name: (kind, said) for name, kind, said in re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*) \|", part, re.M)
+        }
+        assert set(model.model_fields) - {"kind"} <= set(rows), heading
+        for name, field in model.model_fields.items():
+            assert name == "kind" or (field.description or "") in part, name
+            if field.is_required() and name in rows and name != "set":
+                assert rows[name][1] == "*required*", name
+    assert all(f"| `{function.signature}` | {function.meaning} |" in text for function in FUNCTIONS.values())
+    assert "| `count` | expression | `1` | how many operators to draw, at most 64 |" in text
 
 
 def test_every_function_is_documented() -> None:

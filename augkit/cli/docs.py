@@ -1,7 +1,8 @@
-"""`python -m augkit.cli.docs FOLDER`: reference pages, written from what is registered."""
+"""Reference pages, written from what is registered: `python -m augkit.cli.docs FOLDER`, and those of the site."""
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,15 @@ from augkit.strategy.describe import words
 from augkit.strategy.document import load_strategy
 from augkit.strategy.schema import json_schema
 
+INTEGRATED = (
+    "timm.wrap",
+    "timm.WrappedLoader",
+    "timm.mixup_fn",
+    "albumentations.to_transform",
+    "torchvision.to_transform",
+)
+"""What the Python page tells beside `augkit.__all__`."""
+
 
 def write(folder: Path) -> list[Path]:
     """Write `operators.md`, `strategies.md`, `command-line.md` and `strategy.schema.json`; returns their paths."""
@@ -25,7 +35,7 @@ def write(folder: Path) -> list[Path]:
         "operators.md": operators_page(found),
         "strategies.md": strategies_page(found),
         "command-line.md": commands_page(),
-        "strategy.schema.json": json.dumps(json_schema(found), indent=2, ensure_ascii=False) + "\n",
+        "strategy.schema.json": schema_text(found),
     }
     for name, text in pages.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -65,6 +75,34 @@ def commands_page() -> str:
             add(child, [*words, name], context)
 
     add(root, ["augkit"], None)
+    return "\n".join(parts)
+
+
+def schema_text(found: Registry) -> str:
+    """The JSON Schema of strategy documents."""
+    return json.dumps(json_schema(found), indent=2, ensure_ascii=False) + "\n"
+
+
+def python_page(public: Sequence[str]) -> str:
+    """What to import, `augkit.__all__` and the integrations, for mkdocstrings to fill in."""
+    parts = ["# Python\n", "What `augkit` gives to import, and the integrations. All else may change.\n"]
+    parts += [f"::: augkit.{name}\n" for name in sorted(public, key=_by_use) if not name.startswith("_")]
+    parts += [f"::: augkit.integrations.{name}\n" for name in INTEGRATED]
+    return "\n".join(parts)
+
+
+def _by_use(name: str) -> tuple[bool, str]:
+    return name not in ("Policy", "Output", "Plan", "Strategy"), name.lower()
+
+
+def examples_page(folder: Path) -> str:
+    """Every example with what it says of itself, to copy from the page."""
+    parts = ["# Examples\n", "Flat files, to copy and change. Each runs within a minute on a CPU.\n"]
+    for path in sorted(folder.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        what = (ast.get_docstring(tree) or "").partition("\n")[0]
+        parts.append(f"## {path.name}\n\n{what}\n\n```python\n{text.rstrip()}\n```\n")
     return "\n".join(parts)
 
 
