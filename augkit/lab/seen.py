@@ -47,10 +47,7 @@ def _fingerprint(image: np.ndarray) -> bytes:
 
 def write(store: Path, data: Data | None) -> None:
     """Note that a store was made from the real images that sources learn from in some data; None: from no image."""
-    found = np.zeros(0, np.uint64) if data is None else _trained_on(data.for_sources)
-    content = io.BytesIO()
-    np.save(content, np.unique(found).astype("<u8"))
-    files.write(store / NOTE, content.getvalue())
+    _save(store, _learnt_from(data))
 
 
 def add(store: Path, other: Path) -> None:
@@ -59,18 +56,41 @@ def add(store: Path, other: Path) -> None:
     Raises:
         DataError: the other was made from other images, or a note cannot be read.
     """
-    mine, theirs = (_load(place / NOTE) if (place / NOTE).is_file() else None for place in (store, other))
-    if mine is None or theirs is None:
-        return
+    mine, theirs = _noted(store), _noted(other)
+    if mine is not None and theirs is not None:
+        _check_among(mine, theirs, other)
+        _save(store, np.union1d(mine, theirs))
+
+
+def check_other(store: Path, data: Data | None, other: Path) -> None:
+    """Raise what `add` would once a store is noted as made from some data, as by `write`; nothing is written."""
+    theirs = _noted(other)
+    if theirs is not None:
+        mine = _noted(store)
+        _check_among(_learnt_from(data) if mine is None else mine, theirs, other)
+
+
+def _check_among(mine: np.ndarray, theirs: np.ndarray, other: Path) -> None:
     strange = len(np.setdiff1d(mine, theirs))
     if strange:
         raise DataError(
-            f"{strange} of {len(mine)} real images that {store} is made from are not among those of this store, so that"
-            " its model is of other images; leave out the option learnt",
+            f"{strange} of {len(mine)} real images to learn from are not among those of this store, so that its model"
+            " is of other images; leave out the option learnt",
             file=other,
         )
+
+
+def _learnt_from(data: Data | None) -> np.ndarray:
+    return np.unique(np.zeros(0, np.uint64) if data is None else _trained_on(data.for_sources))
+
+
+def _noted(store: Path) -> np.ndarray | None:
+    return _load(store / NOTE) if (store / NOTE).is_file() else None
+
+
+def _save(store: Path, found: np.ndarray) -> None:
     content = io.BytesIO()
-    np.save(content, np.union1d(mine, theirs).astype("<u8"))
+    np.save(content, found.astype("<u8"))
     files.write(store / NOTE, content.getvalue())
 
 

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from augkit_diffusion.fit_training import Training
 from augkit_diffusion.plan_command import size_text, time_text
+from PIL import Image
 from synth_parts import COUNTS, NAMES, crawled, plugged, recipe, synth
+
+from augkit.lab import seen
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -104,6 +107,27 @@ def test_learning_is_timed_too_and_what_is_learnt_is_taken_off(tmp_path: Path, m
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert json.loads(synth(*words, "--out", out, "--json").output)["learning"]["left"] == 15
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
+def test_a_plan_says_of_a_model_to_be_taken_over_what_making_does(tmp_path: Path) -> None:
+    """Images that changed, though neither their names nor their sizes did, are others."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text("augkit: 1\nname: tiny\ndata: {source: photos, image_size: 8, memory: 0}\n")
+    photos = [tmp_path / "photos" / part for part in ("train/a/0.bmp", "train/b/0.bmp", "test/a/0.bmp", "test/b/0.bmp")]
+    for number, photo in enumerate(photos):
+        photo.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(photo)
+    words = (path, "--target", 2, "--source", "fit", *TINY)
+    assert synth("make", *words, "--out", tmp_path / "one").exit_code == 0
+    taught = ("--option", f"learnt={tmp_path / 'one'}")
+    assert synth("plan", *words, *taught).exit_code == 0
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(photos[0])
+    for verb in (("plan",), ("make", "--out", tmp_path / "two")):
+        told = synth(verb[0], *words, *taught, *verb[1:])
+        assert told.exit_code == 2 and "1 of 2 real images" in told.stderr and "leave out the option" in told.stderr
+    note = tmp_path / "one" / seen.NOTE
+    note.unlink()  # then nothing tells, and both go on
+    assert synth("plan", *words, *taught).exit_code == 0
 
 
 def test_nothing_is_timed_for_a_store_that_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

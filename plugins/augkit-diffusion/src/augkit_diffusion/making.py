@@ -67,12 +67,29 @@ class Work:
         """Of the source, with its batch; it may learn first, so the store notes before from which real images."""
         from augkit.lab import seen
 
-        store, taught = Path(self.order.folder), self.order.options.get("learnt")
+        store, taught = Path(self.order.folder), self._taught
         if not (store / seen.NOTE).exists():
-            seen.write(store, self.data if getattr(self.source, "from_real", True) else None)
+            seen.write(store, self._real)
         if taught is not None:  # before what was learnt there is taken over
-            seen.add(store, Path(taught))
+            seen.add(store, taught)
         return {**self.source.identity(), "batch": self.source.batch}
+
+    def check_taught(self) -> None:
+        """Raise what `identity` finds wrong with a store whose model is to be taken over; nothing is written."""
+        from augkit.lab import seen
+
+        if self._taught is not None:
+            seen.check_other(Path(self.order.folder), self._real, self._taught)
+
+    @property
+    def _taught(self) -> Path | None:
+        told = self.order.options.get("learnt")
+        return None if told is None else Path(told)
+
+    @property
+    def _real(self) -> Data | None:
+        """The data, if the source learns from their images or begins with some."""
+        return self.data if getattr(self.source, "from_real", True) else None
 
 
 def load_recipe_of(recipe: str, overrides: Sequence[str]) -> Recipe:

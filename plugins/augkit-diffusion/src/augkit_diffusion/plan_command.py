@@ -170,6 +170,7 @@ def _made(order: Order, lack: Lack) -> tuple[Data, Cost]:
     with tempfile.TemporaryDirectory() as folder:
         order = order if lack.out is not None else replace(order, folder=folder)
         work = open_work(order)
+        work.check_taught()
         missing = lack.missing(work.data)
         foresee(work, missing)
         like = _like(work.data)
