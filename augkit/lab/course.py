@@ -160,20 +160,12 @@ def _stage(
         "group_names": data.group_names,
         "epochs": epochs,
     }
-    decay = recipe.optimizer.weight_decay if said.weight_decay is None else said.weight_decay
-    rates = {"lr": said.lr or recipe.optimizer.lr, "weight_decay": decay}
-    own: Mapping[str, object] = {
-        "epochs": epochs,
-        "loss": said.loss or recipe.loss,
-        "schedule": said.schedule or recipe.schedule,
-        "optimizer": recipe.optimizer.model_copy(update=rates),
-    }
     return Stage(
         number=number,
         name=said.name,
         begin=begin,
         epochs=epochs,
-        recipe=recipe.model_copy(update=own),
+        recipe=_own_recipe(said, recipe, epochs),
         part=part,
         synthetic=data.synthetic[rows],
         spare=_part(data, spare),
@@ -183,6 +175,19 @@ def _stage(
         sampler=_sampler(said.sampler or recipe.sampler, recipe, data, registry, begin, epochs),
         loss=_loss_at(number, said, recipe, data, registry, facts, model),
     )
+
+
+def _own_recipe(said: StageRecipe, recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe with what a stage says otherwise."""
+    decay = recipe.optimizer.weight_decay if said.weight_decay is None else said.weight_decay
+    rates = {"lr": said.lr or recipe.optimizer.lr, "weight_decay": decay}
+    own = {
+        "epochs": epochs,
+        "loss": said.loss or recipe.loss,
+        "schedule": said.schedule or recipe.schedule,
+        "optimizer": recipe.optimizer.model_copy(update=rates),
+    }
+    return recipe.model_copy(update=own)
 
 
 def _loss_at(

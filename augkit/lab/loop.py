@@ -185,14 +185,14 @@ def train_epoch(run: Training, on_step: Callable[[int, int, str], None] | None =
     Raises:
         AugkitError: the loss is no longer finite.
     """
-    policy, split, epoch = run.policy, run.data.train, run.epoch
-    if epoch == run.stage.end:
+    policy, split = run.policy, run.data.train
+    if run.epoch == run.stage.end:
         run.enter(run.number + 1)
     if run.stage.fitted:
         return _fit(run)
     run.model.eval()  # outside the part that learns: batch statistics stay as they are
     run.part.train()
-    run.schedule.step(epoch - run.stage.begin)
+    run.schedule.step(run.epoch - run.stage.begin)
     total, seconds_input, begin = torch.zeros((), device=run.device), 0.0, time.perf_counter()
     choice = None if run.chosen is None else coreset_epochs.choose(run, on_step)
     order = coreset_epochs.batches(run)
@@ -215,17 +215,22 @@ def train_epoch(run: Training, on_step: Callable[[int, int, str], None] | None =
         seconds_input += time.perf_counter() - tick
         if on_step is not None:
             on_step(step + 1, len(positions), "epoch")
-    record: Record = {"epoch": epoch, "stage": run.stage.name, "lr": run.optimizer.param_groups[0]["lr"]}
+    record = _trained(run, order, choice, total)
+    return _finish_epoch(run, record, time.perf_counter() - begin, seconds_input)
+
+
+def _trained(run: Training, order: list[Tensor], choice: Record | None, total: Tensor) -> Record:
+    """What is noted of an epoch's steps; waits for the device to have done them."""
+    record: Record = {"epoch": run.epoch, "stage": run.stage.name, "lr": run.optimizer.param_groups[0]["lr"]}
     if run.data.synthetic.any():
-        record["synthetic"] = float(run.data.synthetic[torch.cat(order).numpy() % len(split)].mean())
+        record["synthetic"] = float(run.data.synthetic[torch.cat(order).numpy() % len(run.data.train)].mean())
     if choice is not None:
         record["subset"] = choice
     record |= run.told()
     record["loss"] = float(total) / sum(map(len, order))
-    seconds = time.perf_counter() - begin
     if not math.isfinite(record["loss"]):
-        raise AugkitError(f"the training loss is {record['loss']} after epoch {epoch}; try a lower optimizer.lr")
-    return _finish_epoch(run, record, seconds, seconds_input)
+        raise AugkitError(f"the training loss is {record['loss']} after epoch {run.epoch}; try a lower optimizer.lr")
+    return record
 
 
 def _fit(run: Training) -> Record:
