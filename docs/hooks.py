@@ -65,7 +65,8 @@ def _link(found: re.Match[str], place: str) -> str:
     words, target, anchor = found.groups()
     origin = next((here for here, there in COPIED.items() if there == place), f"docs/{place}")
     meant = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
-    there = {**COPIED, **SHOWN}.get(meant, meant.removeprefix("docs/"))
-    if there == meant and (ROOT / meant).exists():
+    there = {**COPIED, **SHOWN}.get(meant)
+    if there is None and not meant.startswith("docs/") and (ROOT / meant).exists():
         return words  # code that has no page, which a clone can open
+    there = there or meant.removeprefix("docs/")
     return f"[{words}]({posixpath.relpath(there, posixpath.dirname(place) or '.')}{anchor or ''})"

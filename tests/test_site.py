@@ -90,6 +90,8 @@ def test_the_site_holds_every_page(site: Path) -> None:
     assert {f"reference/{name}.html" for name in made} <= pages
     assert (site / "reference/strategy.schema.json").stat().st_size > 10_000
     assert not list(site.rglob("*.py"))
+    methods = (site / "methods/index.html").read_text()
+    assert 'href="../plugins/augkit-cuda/index.html"' in methods, "links out of docs/ lead to pages of the site"
     python = (site / "reference/python.html").read_text()
     assert all(f'id="augkit.{name}"' in python for name in ("Policy.load", "Policy.observe", "Output", "operator"))
     for path in site.rglob("*.html"):
