@@ -74,6 +74,7 @@ def test_importing_augkit_imports_nothing_heavy() -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
+@pytest.mark.slow
 def test_importing_augkit_takes_less_than_one_and_a_half_times_torch() -> None:
     code = """
 import time

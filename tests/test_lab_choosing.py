@@ -88,6 +88,7 @@ def test_a_file_of_something_else_is_no_checkpoint(tmp_path: Path) -> None:
             train(TINY | {"model": {"name": "resnet8_cifar", "weights": str(tmp_path)}}, out=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
     first = train(TINY, out=tmp_path / "first")
     warm = TINY | {"model": {"name": "resnet8_cifar", "weights": str(first)}, "optimizer": {"lr": 1e-12}}

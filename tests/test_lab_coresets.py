@@ -246,7 +246,9 @@ def test_weights_multiply_each_image_s_part_of_the_gradient(loss: str) -> None:
     assert torch.equal(twice.grad, weights.repeat(2)[:, None].expand(8, 3))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("of", ["appended", "augmentation", "training"])
+@pytest.mark.parametrize(
+    "of", ["training", *(pytest.param(of, marks=pytest.mark.slow) for of in ("appended", "augmentation"))]
+)
 def test_a_run_goes_on_to_the_last_bit_between_two_choices(of: str, registry: Registry) -> None:
     told = f"{{name: facility_location, share: 0.3, every: 2, of: {of}}}", "policy=trivialaugment"
     whole, first, second = (begun(registry, *told) for _ in range(3))

@@ -47,6 +47,7 @@ def whole(truth: np.ndarray, groups: np.ndarray) -> bool:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(sizes)
 def test_differences_are_fairlearns_one_class_against_the_rest(drawing: tuple[int, int, int]) -> None:

@@ -293,6 +293,7 @@ def test_what_it_cannot_work_with_is_one_sentence(registry: Registry, tmp_path: 
         begun(registry, source, *OPTIONS, "policy.params.steps=0")
 
 
+@pytest.mark.slow
 def test_a_run_s_folder_tells_what_was_accepted(registry: Registry, tmp_path: Path) -> None:
     source = write_npz(tmp_path / "a.npz")
     told = ["data={}", f"data.source={source}", *SMALL, *OPTIONS, "epochs=2"]

@@ -211,7 +211,7 @@ def test_timm_models_take_a_cosine_head(name: str) -> None:
     assert answers.shape == (2, 4) and answers.abs().max() <= 1.0001
 
 
-@pytest.mark.parametrize("policy", ["none", "mixup"])
+@pytest.mark.parametrize("policy", [pytest.param("none", marks=pytest.mark.slow), "mixup"])
 @pytest.mark.parametrize("loss", sorted(set(losses.LOSSES) - {"jsd", "group_dro", "invariance"}))
 def test_every_loss_trains_on_labels_and_on_mixtures(policy: str, loss: str, registry: Registry) -> None:
     recipe = load_recipe("demo", registry, [*QUICK, f"policy={policy}", f"loss={loss}"])

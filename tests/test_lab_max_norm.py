@@ -86,6 +86,7 @@ def test_the_loss(seed: int, size: int, beta: float, spread: float) -> None:
     assert float(losses.class_balanced_bce(logits, dense, **options)) == pytest.approx(float(found), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_both_stages_and_going_on_in_the_second(registry: Registry) -> None:
     run = begun(registry, *BOTH)
     train_epoch(run)

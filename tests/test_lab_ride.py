@@ -243,6 +243,7 @@ def test_the_published_recipe_is_what_was_published(registry: Registry) -> None:
     assert (recipe.loss.options, loss.diversity_factor, loss.scale) == ({}, -0.45, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "base"), [("resnet8_cifar", "ldam_drw"), ("test_resnet", "balanced_softmax")])
 def test_any_resnet_learns_with_experts(model: str, base: str, registry: Registry) -> None:
     told = (f"model={{name: {model}, experts: 3}}", f"loss={{name: ride, base: {base}}}", "data.test_share=0.5")
@@ -257,6 +258,7 @@ def test_any_resnet_learns_with_experts(model: str, base: str, registry: Registr
     assert moved and all(".fc." in name for name in moved)
 
 
+@pytest.mark.slow
 def test_a_loss_says_by_its_options_whether_it_is_for_cosines(registry: Registry) -> None:
     stages = "stages=[train, {finetune_head: {loss: ce}}]"
     with pytest.raises(DocumentError, match=r'"ride" is made for a last layer of cosines and "ce" is not'):
@@ -301,6 +303,7 @@ def test_a_student_learns_from_its_teacher_and_the_teacher_does_not(teacher: Pat
     assert learning == count(run.model)
 
 
+@pytest.mark.slow
 def test_a_student_is_resumed_to_the_last_bit(teacher: Path, registry: Registry) -> None:
     told = (*RIDE, f"loss={{name: ride, teacher: {teacher}}}", "policy=mixup")
     whole = begun(registry, *told)
@@ -348,6 +351,7 @@ def test_a_single_expert_is_not_driven_apart(teacher: Path, registry: Registry) 
     begun(registry, *single, f"loss={{name: ride, diversity_factor: 0, teacher: {teacher}}}")
 
 
+@pytest.mark.slow
 def test_a_teacher_that_cannot_teach_is_refused(teacher: Path, tmp_path: Path, registry: Registry) -> None:
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / files.RECIPE).write_bytes((teacher / files.RECIPE).read_bytes())

@@ -92,6 +92,7 @@ def test_what_is_measured_is_what_the_model_answers(fresh: Path) -> None:
     assert record["mean_corruption_error"] == pytest.approx(sum(values) / 70) and max(values) > record["clean"]
 
 
+@pytest.mark.slow
 def test_a_stopped_call_goes_on_and_runs_share_their_images(
     fresh: Path, three: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +266,7 @@ def test_rows_are_told_apart_by_as_few_words_as_that_takes() -> None:
     assert [row["row"] for row in tables.tabulate(records)["rows"]] == ["none, ce, r none", "none, ce, r other"]
 
 
+@pytest.mark.slow
 def test_the_verb(fresh: Path, three: None, tmp_path: Path) -> None:
     told = ["robustness", str(fresh.parent), "--against", str(fresh / "none")]
     done = CliRunner().invoke(build(), [*told, "--out", str(tmp_path / "out")])

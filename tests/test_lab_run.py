@@ -104,6 +104,7 @@ def test_the_test_split_is_read_once_after_the_last_epoch(tmp_path: Path, monkey
     assert [any(split is test for test in tests) for split in read] == [False, False, False, False, True]
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_by_the_test_split(tmp_path: Path) -> None:
     """Other answers of the test split change its own scores, and nothing of what was trained."""
     trained, scores = [], []
@@ -120,6 +121,7 @@ def test_nothing_is_chosen_by_the_test_split(tmp_path: Path) -> None:
     assert all(torch.equal(value, trained[1][0][name]) for name, value in trained[0][0].items())
 
 
+@pytest.mark.slow
 def test_history_of_lists_and_of_tensors_is_written_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end_epoch = Policy.end_epoch
     written = []

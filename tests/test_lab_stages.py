@@ -60,7 +60,12 @@ def write_npz(path: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "option", ["", "model.options={drop_rate: 0.3}", "policy=cmo", "loss=ldam_drw", "sampler=inverse"]
+    "option",
+    [
+        "loss=ldam_drw",
+        *(pytest.param(told, marks=pytest.mark.slow) for told in ("", "model.options={drop_rate: 0.3}")),
+        *(pytest.param(told, marks=pytest.mark.slow) for told in ("policy=cmo", "sampler=inverse")),
+    ],
 )
 def test_the_first_stage_does_not_know_of_a_second(option: str, registry: Registry) -> None:
     told = [option] if option else []
@@ -310,6 +315,7 @@ def test_stages_that_have_nothing_to_train(registry: Registry) -> None:
             begun(mine, "stages=[mine]")
 
 
+@pytest.mark.slow
 def test_a_stage_may_have_options_and_change_the_model(registry: Registry) -> None:
     def widen(model: nn.Module, *, slope: float = 0.5) -> nn.Module:
         """The last layer goes on behind a leaky unit."""

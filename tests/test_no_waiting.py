@@ -93,17 +93,19 @@ def takes_no_value(source: Any, out: Output | None) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    [*NAMES, LEARNER, POOLED, ACROSS, VARYING, BLENDED, VIEWED, EVERYTHING],
+    [*NAMES, LEARNER, POOLED, ACROSS, VARYING, BLENDED, pytest.param(VIEWED, marks=pytest.mark.slow), EVERYTHING],
     ids=lambda s: s if isinstance(s, str) else s["name"],
 )
 def test_a_step_needs_no_value_from_the_device(source: Any) -> None:
     takes_no_value(source, Output())
 
 
+@pytest.mark.slow
 def test_nor_does_a_step_whose_results_are_bytes() -> None:
     takes_no_value(BLENDED, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", [{"resample": "nearest"}, {"fill": "mean"}, {"fill": "reflect"}, {"exact": True}])
 def test_nor_does_any_way_to_treat_pixels(image: dict[str, Any]) -> None:
     policy = Policy.load(EVERYTHING, class_counts=COUNTS, image=image, out=Output())

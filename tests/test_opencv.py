@@ -100,6 +100,7 @@ def test_threads_change_nothing(size: int) -> None:
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
+@pytest.mark.slow
 def test_torch_works_alone_in_the_threads_and_as_before_outside() -> None:
     """Torch's further threads spin after each small operation and would take the cores from ours."""
     code = (
@@ -214,6 +215,7 @@ def test_longer_sides_than_opencv_takes_go_the_batched_way() -> None:
     assert torch.equal(opencv.execute(images, plan), batched.execute(images, plan))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_has_threads_of_its_own() -> None:
     code = (

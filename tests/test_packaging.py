@@ -224,6 +224,7 @@ def fresh(code: str, folder: Path | None = None) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_torchvision_and_timm_import() -> None:
     fresh(
         """
@@ -243,6 +244,7 @@ v2.RandAugment()(torch.zeros(3, 8, 8, dtype=torch.uint8))
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loads", [True, False], ids=["a library that loads", "a library that does not"])
 def test_operators_are_registered_only_where_the_library_does_not_load(loads: bool, tmp_path: Path) -> None:
     package = tmp_path / "torchvision"
@@ -264,6 +266,7 @@ assert hasattr(torch.ops.torchvision, "nms") is not {loads}
     )
 
 
+@pytest.mark.slow
 def test_operators_that_exist_are_left_alone_and_a_missing_torchvision_is_no_error() -> None:
     fresh(
         """

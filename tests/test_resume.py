@@ -88,7 +88,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train("demo", STAGED, tmp_path_factory.mktemp("staged") / "run")
 
 
-@pytest.mark.parametrize("epochs", range(1, 6))
+@pytest.mark.parametrize("epochs", [3, *(pytest.param(epochs, marks=pytest.mark.slow) for epochs in (1, 2, 4, 5))])
 def test_stages_are_resumed_after_every_epoch(
     epochs: int, staged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +113,7 @@ def test_stages_are_resumed_after_every_epoch(
     assert len({json.dumps(stage["test"]) for stage in stages}) > 1
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal_and_the_comparison_can_fail(undisturbed: Path, tmp_path: Path) -> None:
     assert_same_run(undisturbed, train("demo", RECIPE, tmp_path / "again"))
     other = train("demo", [*RECIPE, "seed=1"], tmp_path / "other")

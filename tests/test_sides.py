@@ -180,8 +180,8 @@ def test_partners_are_of_the_other_side(
         assert there[rows].gather(1, one.more[rows]).all()
 
 
-@pytest.mark.parametrize("across", sorted(SIDES))
-@pytest.mark.parametrize("weights", [None, "1 / class_count"])
+@pytest.mark.parametrize("across", [pytest.param("synthetic", marks=pytest.mark.slow), "group"])
+@pytest.mark.parametrize("weights", [pytest.param(None, marks=pytest.mark.slow), "1 / class_count"])
 def test_partners_are_uniform_over_the_other_side(across: str, weights: str | None) -> None:
     side = torch.tensor([0, 1, 0, 0, 1, 2, 1, 2, 0, 1])
     side = (side > 0).long() if across == "synthetic" else side

@@ -364,7 +364,7 @@ def test_needs(parts: dict[str, Any], needs: set[str], tmp_path: Path) -> None:
 
 
 @given(documents(BUILT_IN, samples=True))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_a_generated_document_loads_the_same_from_json_and_yaml(document: dict[str, Any]) -> None:
     strategy = load_strategy(document, BUILT_IN)
     assert len(strategy.hash) == 64
@@ -376,7 +376,7 @@ def test_a_generated_document_loads_the_same_from_json_and_yaml(document: dict[s
 
 
 @given(documents(BUILT_IN), st.data())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_a_misspelt_key_anywhere_is_one_clear_error(document: dict[str, Any], data: st.DataObject) -> None:
     places: list[dict[str, Any]] = []
 

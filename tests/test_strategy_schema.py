@@ -33,7 +33,7 @@ def test_built_in_documents_fit(name: str) -> None:
 
 
 @given(documents(BUILT_IN, samples=True))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_generated_documents_fit(document: dict[str, Any]) -> None:
     VALIDATOR.validate(document)
 
