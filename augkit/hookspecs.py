@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GROUP = "augkit"
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+"""Marks a function of a plugin as the answer to the hook of its name."""
 
 
 @hookspec

@@ -91,8 +91,9 @@ def python_page(public: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def _by_use(name: str) -> tuple[bool, str]:
-    return name not in ("Policy", "Output", "Plan", "Strategy"), name.lower()
+def _by_use(name: str) -> tuple[int, str]:
+    first = ("Policy", "Output", "Plan", "Strategy")
+    return first.index(name) if name in first else len(first), name.lower()
 
 
 def examples_page(folder: Path) -> str:

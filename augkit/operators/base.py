@@ -46,15 +46,15 @@ class Operator:
 
     `function` lowers to a pass, according to `kind` (N images that drew this operator; H, W from `size`):
 
-    =======  ==========================================================================================
-    warp     [N, 3, 3] float32, output to input, in pixel-edge coordinates (x, y, 1): a centre is at +0.5; affine
-    map      [N, H, W, 2] float32: for each pixel where it comes from (x, y), in the same coordinates
-    color    [N, 3, 4] float32 acting on (R, G, B, 1) in 0..255; the result is clipped and truncated
-    tone     [N, C, 256] float32 or uint8 tables in 0..255, clipped inside the table; [N, 1, 256] for all channels
-    kernel   `Kernel`
-    erase    [N, 4] boxes (top, left, bottom, right) in pixels, half open; or several, [N, L, 4]
-    opaque   images [N, C, H, W] float32 in 0..1 come first, and go out alike
-    =======  ==========================================================================================
+    | kind | what the function returns |
+    |---|---|
+    | warp | [N, 3, 3] float32, output to input, in pixel-edge coordinates (x, y, 1): a centre is at +0.5; affine |
+    | map | [N, H, W, 2] float32: for each pixel where it comes from (x, y), in the same coordinates |
+    | color | [N, 3, 4] float32 acting on (R, G, B, 1) in 0..255; the result is clipped and truncated |
+    | tone | [N, C, 256] float32 or uint8 tables in 0..255, clipped inside the table; [N, 1, 256] for all channels |
+    | kernel | `Kernel` |
+    | erase | [N, 4] boxes (top, left, bottom, right) in pixels, half open; or several, [N, L, 4] |
+    | opaque | images [N, C, H, W] float32 in 0..1 come first, and go out alike |
 
     The function's parameters say what it is given: the value [N] float32 in the operator's own unit (first, after
     `images` for an opaque one, present only with a range), `size` (H, W), `u` [N, draws] uniform in [0, 1), and of the
