@@ -209,8 +209,9 @@ def notes(results: Results) -> list[str]:
     ]
     if results["reference"] is not None:
         said.append(
-            f"mCE and relative mCE are in % of those of {results['reference']} (Hendrycks and Dietterich, ICLR 2019,"
-            " with another reference than AlexNet), differences those of the corrupted error, paired by seed."
+            f"mCE and relative mCE, of the same {len(results['corruptions'])}, are in % of those of"
+            f" {results['reference']} (Hendrycks and Dietterich, ICLR 2019, with another reference than AlexNet),"
+            " differences those of the corrupted error, paired by seed."
         )
     if any(row.get("relative_mce", ...) is None for row in results["rows"]):
         said.append(
