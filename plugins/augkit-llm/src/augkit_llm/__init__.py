@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import augkit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     import typer
 
-__all__ = ["augkit_commands"]
+__all__ = ["augkit_commands", "augkit_report"]
 
 
 @augkit.hookimpl
@@ -19,3 +22,15 @@ def augkit_commands(app: typer.Typer) -> None:
 
     app.command()(write)
     app.command()(search)
+
+
+@augkit.hookimpl
+def augkit_report(folders: Sequence[Path]) -> str | None:
+    """The page of a search; further folders are searches that it is told against."""
+    from augkit.plugins import registry
+    from augkit_llm.archive import FILE
+    from augkit_llm.report import collect, page
+
+    if not (folders[0] / FILE).is_file():
+        return None
+    return page(collect(folders[0], folders[1:], registry()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -88,26 +87,21 @@ def _check_same(first: Found, name: str, other: Found, other_name: str) -> None:
 
 def page(results: dict[str, Any]) -> str:
     """The page of these figures. All that a model wrote is text there, whatever it says."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
+    from augkit.report.page import render
     from augkit_llm import report_pictures as pictures
 
     main = results["searches"][0]
-    drawn = {
+    facts = {
+        "results": results,
+        "main": main,
         "curves": pictures.curves(main),
-        "use": pictures.use(main["use"]) if main["use"] else "",
-        "searches": pictures.searches(results["searches"]) if len(results["searches"]) > 1 else "",
+        "use": pictures.use(main["use"]) if main["use"] else [],
+        "best_so_far": pictures.searches(results["searches"]) if len(results["searches"]) > 1 else [],
+        "reward": _reward,
+        "signed": _signed,
+        "share": _share,
     }
-    loader = PackageLoader("augkit_llm", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"reward": _reward, "signed": _signed, "share": _share}
-    embedded = {name: _embedded(svg) for name, svg in drawn.items()}
-    return environment.get_template("report.html.j2").render(results=results, main=main, pictures=embedded)
-
-
-def _embedded(svg: str) -> str:
-    """A picture as an address that holds it; nothing for none."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() if svg else ""
+    return render("search.html.j2", facts, package="augkit_llm")
 
 
 def _reward(value: float | None) -> str:
