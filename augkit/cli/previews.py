@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def write_preview(
         given = {"--images": images, "--seed": seed or None, "--epoch": epoch or None, "--size": size}
         options = [part for name, value in given.items() if value is not None for part in (name, str(value))]
         command = shlex.join(["augkit", "preview", source, "--data", data, "--out", str(out), *options])
-        content = page(policy, samples, data=Path(data).name or data, command=command, epoch=epoch)
+        named = Path(data).expanduser()
+        called = named.resolve().name if named.exists() else data
+        content = page(policy, samples, data=called, command=command, epoch=epoch)
     _save(out, content)
     return _told(out, strategy.name, strategy.hash, samples, seed)
 
@@ -73,9 +76,12 @@ def _told(out: Path, name: str, digest: str, samples: Samples, seed: int) -> dic
 
 
 def _save(out: Path, content: str | bytes) -> None:
+    """Write the file whole, or leave what was there."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write(out, content)
     except OSError as error:
+        with suppress(OSError):
+            out.with_name(f"{out.name}.part").unlink()
         reason = (error.strerror or str(error)).lower()
         raise AugkitError(f"{out}: it cannot be written ({reason}); choose another place with --out") from error

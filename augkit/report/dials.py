@@ -35,9 +35,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Dial:
-    """What can be turned. `what` is a sentence about it; `start` the position that is shown first."""
+    """What can be turned: its name, how far it goes and more about it in words, where it stands at first."""
 
     name: str
+    span: str
     what: str
     positions: tuple[Position, ...]
     start: int = 0
@@ -69,6 +70,12 @@ def dials_of(policy: Policy, epoch: int = 0) -> tuple[Dial, ...]:
     answers = [_accuracy(epoch)] if read & ANSWERS.keys() else []
     followed = [_epochs(policy, epoch)] if _follows(policy, read) else []
     return tuple(dial for dial in (*learned, *answers, *followed) if len(dial.positions) > 1)
+
+
+def unturned(policy: Policy) -> list[str]:
+    """Counts that are read while images are drawn and that no dial sets: a preview has them as before the first epoch."""
+    read = frozenset[str]().union(*map(_reads, policy.program.bounds))
+    return sorted(read & policy.statistics.sums.keys() - {*ANSWERS, *ANSWERS.values()})
 
 
 def _reads(bound: Bound) -> frozenset[str]:
@@ -106,7 +113,13 @@ def _epochs(policy: Policy, epoch: int) -> Dial:
         return lambda policy: at_epoch(policy, number)
 
     what = f"the epoch of {epochs} that the policy follows"
-    return Dial("epoch", what, tuple(Position(str(place), put(place)) for place in places), places.index(epoch))
+    return Dial(
+        "epoch",
+        f"0 to {epochs - 1}",
+        what,
+        tuple(Position(str(place), put(place)) for place in places),
+        places.index(epoch),
+    )
 
 
 def _accuracy(epoch: int) -> Dial:
@@ -121,7 +134,7 @@ def _accuracy(epoch: int) -> Dial:
 
     places = [i / (STEPS - 1) for i in range(STEPS)]
     what = "the share of right answers in the epoch before, of all classes alike, which the policy reads"
-    return Dial("accuracy", what, tuple(Position(f"{place:.0%}", put(place)) for place in places))
+    return Dial("accuracy", "0% to 100%", what, tuple(Position(f"{place:.0%}", put(place)) for place in places))
 
 
 def _state(policy: Policy, bound: Bound, name: str, epoch: int) -> Dial:
@@ -152,7 +165,8 @@ def _state(policy: Policy, bound: Bound, name: str, epoch: int) -> Dial:
     owner = "" if not spec.axes else f" for each {_ONE[spec.axes[-1]]}"
     alike = f"; here all {_MANY[spec.axes[-1]]} have the same" if spec.axes else ""
     what = f"the state {named}, which the policy keeps{owner}{alike}"
-    return Dial(named, what, tuple(Position(number_text(round(place, 3)), put(place)) for place in places), start)
+    positions = tuple(Position(number_text(round(place, 3)), put(place)) for place in places)
+    return Dial(named, f"{positions[0].label} to {positions[-1].label}", what, positions, start)
 
 
 _ONE = {"classes": "class", "groups": "group", "samples": "image"}
@@ -181,7 +195,7 @@ def _weights(policy: Policy, bound: Bound, name: str, named: str, epoch: int) ->
     operators = [Position(bound.strategy.choices[i].operator.name, put(i)) for i in chosen]
     few = f" ({shown} of its {count} are shown)" if shown < count else ""
     what = f"the state {named}, which the policy keeps for each operator: as it begins, then all on one operator{few}"
-    return Dial(named, what, (begin, *operators))
+    return Dial(named, "one operator after the other", what, (begin, *operators))
 
 
 def _clamp(policy: Policy, bound: Bound, name: str) -> tuple[float | None, float | None]:

@@ -87,8 +87,8 @@ def board_of(
     originals = tuple(album.add(image) for image in samples.images)
     still = (Position("", lambda policy: at_epoch(policy, epoch)),)
     positions = [dial.positions for dial in dials] or [still]
-    results = len(samples.images) * max(1, len(make().views))
-    draws = 2 if 2 * results * sum(map(len, positions)) <= MOST_SHOTS else 1
+    drawn = len(samples.images) * sum(map(len, positions))
+    draws = 2 if not make().views and 2 * drawn <= MOST_SHOTS else 1  # views are several draws already
     frames = tuple(tuple(_frame(make(), place, samples, album, draws) for place in own) for own in positions)
     return Board(album, originals, dials, frames, draws)
 

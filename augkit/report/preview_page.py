@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from augkit.policy import Policy
-from augkit.report.dials import MOST_DIALS, dials_of
+from augkit.report.dials import MOST_DIALS, dials_of, unturned
 from augkit.report.page import render
 from augkit.report.preview import Samples
 from augkit.report.preview_board import KEPT, SMALL, Board, board_of, fitting
@@ -53,6 +53,7 @@ def page(make: Callable[[], Policy], samples: Samples, *, data: str = "", comman
         "command": command,
         "epoch": epoch if {"epoch", "step"} & policy.strategy.reads else None,
         "left_out": left_out,
+        "unturned": unturned(policy),
         "data": _as_json(board),
     }
     return render("preview.html.j2", facts)
@@ -72,13 +73,13 @@ def _answer(policy: Policy, samples: Samples, board: Board, rows: int) -> str:
     count = len(samples.images)
     what = f"{'two draws' if board.draws == 2 else 'one draw'} of {name}"
     if policy.views:
-        what = f"the {len(policy.views)} views that {name} makes of it" + (", drawn twice" if board.draws == 2 else "")
+        what = f"the {len(policy.views)} views that {name} makes of it"
     told = f"{count} image{'s' if count > 1 else ''} of {of}, each beside {what}."
+    if not board.dials and not unturned(policy):
+        return f"{told} {name} does the same in every epoch, whatever the model learns, so there is no slider."
     if not board.dials:
-        return f"{told} {name} does the same in every epoch, whatever the model learns, so there is nothing to slide."
-    ends = [
-        f"{dial.name} ({own[0].label} to {own[-1].label})" for dial, own in zip(board.dials, board.frames, strict=True)
-    ]
+        return told
+    ends = [f"{dial.name} ({dial.span})" for dial in board.dials]
     return f"{told} The slider changes {', or '.join(ends)}, and nothing else: images and random numbers stay the same."
 
 
