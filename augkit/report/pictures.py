@@ -18,12 +18,15 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 COLORS = {"many": "#3b6ea5", "medium": "#d9893b", "few": "#a53b4f"}
 GREY = "#666666"
 LETTER = 0.065
 """Inches that a letter of a class's name takes."""
+WIDE, GAP = 2.0, (0.15, 0.3)
+"""Inches that a map of an operator takes, and those between it and the next one, beside and below."""
 
 
 def draw_run(folder: Path) -> list[Path]:
@@ -103,42 +106,56 @@ def _inside(width: float, height: float, left: float, right: float, below: float
 
 
 def operators_by_class(use: dict[str, Any], counts: list[int], names: list[str], title: str) -> Figure:
-    """A small map for each operator: classes (most frequent on top) by epochs, shade = share of images that met it."""
+    """A small map for each operator: classes (most frequent on top) by epochs, shade = share of images that met it.
+
+    All maps lie in one pair of axes, measured in inches: a pair for each would take longer than a small run.
+    """
     operators, share = _shares(use)
     order = sorted(range(len(counts)), key=lambda c: -counts[c])
     columns = min(5, len(operators))
     lines = math.ceil(len(operators) / columns)
     each = 1.6 if len(counts) > 30 else max(1.2, 0.13 * len(counts) + 0.3)
-    left, between = 0.55 + (_names(names) or 2 * LETTER), 0.3
-    width, height = left + 2.15 * columns + 1.0, (each + between) * lines + 0.9
+    left = 0.55 + (_names(names) or 2 * LETTER)
+    size = columns * (WIDE + GAP[0]) - GAP[0], lines * (each + GAP[1]) - GAP[1]
+    width, height = left + size[0] + 1.0, size[1] + 1.2
     inside = _inside(width, height, left, 1.0, 0.55, 0.65)
-    spaces = {"hspace": between / each, "wspace": 0.08}
-    figure, grid = plt.subplots(
-        lines, columns, figsize=(width, height), squeeze=False, sharex=True, sharey=True, gridspec_kw=inside | spaces
-    )
+    figure, axes = plt.subplots(figsize=(width, height), gridspec_kw=inside)
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0), frame_on=False, xticks=[])
     top = max(float(share.max()), 1e-9)
-    image = None
-    for number, axes in enumerate(grid.flat):
-        if number >= len(operators):
-            axes.axis("off")
-            grid.flat[number - columns].tick_params(labelbottom=True)
-            continue
-        shade = share[:, order, number].T
-        image = axes.imshow(shade, aspect="auto", cmap="magma_r", vmin=0, vmax=top, interpolation="nearest")
-        axes.set_title(operators[number], fontsize=9)
-        axes.tick_params(labelsize=7)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    for row in grid:
-        class_ticks(row[0], [names[c] for c in order], along_x=False)
+    for number, name in enumerate(operators):
+        x, y = number % columns * (WIDE + GAP[0]), number // columns * (each + GAP[1])
+        shade, place = share[:, order, number].T, (x, x + WIDE, y + each, y)
+        axes.imshow(shade, aspect="auto", cmap="magma_r", vmin=0, vmax=top, interpolation="nearest", extent=place)
+        axes.add_patch(Rectangle((x, y), WIDE, each, fill=False, linewidth=0.8, clip_on=False))
+        axes.text(x + WIDE / 2, y - 0.06, name, fontsize=9, ha="center")
+        if number + columns >= len(operators):  # the lowest map of its column
+            _epochs_below(axes, len(share), x, y + each)
+    _classes_beside(axes, [names[c] for c in order], [line * (each + GAP[1]) for line in range(lines)], each)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("classes, most frequent on top", fontsize=9, x=0.08 / width)
     figure.suptitle(f"{title}: which operators each class met", fontsize=10)
-    if image is not None:
-        place = (1 - 0.85 / width, inside["bottom"] + 0.05, 0.15 / width, inside["top"] - inside["bottom"] - 0.1)
-        bar = figure.colorbar(image, cax=figure.add_axes(place))
-        bar.set_label("applications per image", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+    bar_place = (1 - 0.85 / width, inside["bottom"] + 0.05, 0.15 / width, inside["top"] - inside["bottom"] - 0.1)
+    bar = figure.colorbar(axes.images[0], cax=figure.add_axes(bar_place))
+    bar.set_label("applications per image", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return figure
+
+
+def _epochs_below(axes: Axes, epochs: int, left: float, below: float) -> None:
+    """Numbers of epochs along a map's lower edge."""
+    told = MaxNLocator(5, integer=True, min_n_ticks=1).tick_values(-0.5, epochs - 0.5)
+    places = {int(epoch): left + (epoch + 0.5) / epochs * WIDE for epoch in told if -0.5 <= epoch <= epochs - 0.5}
+    axes.vlines([*places.values()], below, below + 0.05, color="black", linewidth=0.8, clip_on=False)
+    for epoch, x in places.items():
+        axes.text(x, below + 0.07, str(epoch), fontsize=7, ha="center", va="top")
+
+
+def _classes_beside(axes: Axes, names: list[str], tops: list[float], each: float) -> None:
+    """Names of classes beside the first map of each line, ranks where there are too many."""
+    few = len(names) <= 30
+    ranks = range(len(names)) if few else [int(c) for c in MaxNLocator(5).tick_values(0, len(names)) if c < len(names)]
+    places = [top + (c + 0.5) / len(names) * each for top in tops for c in ranks]
+    axes.set_yticks(places, [names[c] if few else str(c) for c in ranks] * len(tops), fontsize=8 if few else 7)
 
 
 def _shares(use: dict[str, Any]) -> tuple[list[str], np.ndarray]:
