@@ -78,6 +78,7 @@ def test_diffusers_reads_what_was_learnt(tmp_path: Path, model: Path, learnt: Pa
     assert np.array_equal(images, made(other, wishes(other, 0, range(3))))
 
 
+@pytest.mark.slow
 def test_the_loss_of_what_is_learnt_falls(tmp_path: Path, model: Path) -> None:
     """Over the same steps before and after, on networks with random weights."""
     source = adapt(tmp_path, model, train_steps=25, train_batch=4)
@@ -106,6 +107,7 @@ def test_the_loss_of_what_is_learnt_falls(tmp_path: Path, model: Path) -> None:
     assert after < 0.97 * before, after / before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"text_encoder": True, "token": "sks", "prior": 1.0}, {"each": "class", "train_steps": 3}]
 )
@@ -138,6 +140,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "stopped" / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_stop_before_the_note_is_written_loses_no_training(
     tmp_path: Path, model: Path, learnt: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +172,7 @@ def test_weights_of_another_training_are_not_used(tmp_path: Path, model: Path, l
         source.make(wishes(source, 0, range(3)))
 
 
+@pytest.mark.slow
 def test_each_class_can_have_weights_of_its_own(tmp_path: Path, model: Path) -> None:
     source = adapt(tmp_path, model, each="class", train_steps=1, lr=0.1)
     source.identity()
@@ -184,6 +188,7 @@ def test_each_class_can_have_weights_of_its_own(tmp_path: Path, model: Path) -> 
         assert near.max() <= 2, "another class's weights were used"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each", ["all", "class"])
 def test_another_store_can_take_over_what_was_learnt(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, each: str
@@ -211,6 +216,7 @@ def test_another_store_can_take_over_what_was_learnt(
         adapt(tmp_path / "third", model, **options | {"rank": 3})
 
 
+@pytest.mark.slow
 def test_a_model_that_learnt_from_what_now_validates_is_not_taken_over(tmp_path: Path, model: Path) -> None:
     """Class folders give the same labels and the same subset, whatever images of it are held out."""
     random = np.random.default_rng(0)
@@ -271,6 +277,7 @@ def test_only_what_a_model_learns_from_decides_whether_it_is_taken_over(tmp_path
     assert other("fourth", 9, flips, **taught).identity() == identity
 
 
+@pytest.mark.slow
 def test_training_and_sampling_work_in_half_precision(tmp_path: Path, model: Path) -> None:
     source = adapt(tmp_path, model, precision="bf16", train_steps=2)
     assert source.identity()["precision"] == "bf16"

@@ -178,6 +178,7 @@ def test_each_filter_finds_what_was_planted_and_nothing_else(
     )
 
 
+@pytest.mark.slow
 def test_a_classifier_finds_other_classes(folder: Path, run: Path) -> None:
     assert synth("filter", folder, "--agree", "--run", run).exit_code == 0
     store = Store.open(folder)
@@ -241,6 +242,7 @@ def test_the_line_of_the_manual_works_without_any_network(folder: Path) -> None:
     assert named(store, "noise") <= rejected(store).keys()
 
 
+@pytest.mark.slow
 def test_one_by_one_or_together_once_or_twice_is_the_same(original: Path, tmp_path: Path) -> None:
     together, apart, twice = (Path(shutil.copytree(original, tmp_path / name)) for name in "abc")
     every = [["--blank"], ["--keep-entropy", 0.5], ["--keep-cosine", 0.7], ["--repeat", 0.99]]

@@ -118,6 +118,7 @@ def test_images_have_the_datas_size_and_their_own_seed(learnt: Path) -> None:
     assert np.array_equal(made(source, wishes(3, range(8)))[:4], images)
 
 
+@pytest.mark.slow
 def test_what_was_learnt_is_a_function_of_data_options_and_seed(learnt: Path, tmp_path: Path) -> None:
     model = opened(learnt).identity()["model"]
     assert opened(tmp_path / "again", checkpoint_seconds=1e-3).identity()["model"] == model
@@ -240,6 +241,7 @@ def test_a_damaged_note_is_one_sentence(store: Path, text: str) -> None:
         opened(store)
 
 
+@pytest.mark.slow
 def test_a_learnt_model_survives_a_kill_before_its_note(store: Path) -> None:
     """Weights without the hash in the note are not trusted: it learns again, and finds the same."""
     note = store / "model" / NOTE

@@ -184,6 +184,7 @@ def _die_after(moments: int) -> None:
     Training.advance, Path.replace, os.fsync = stepped, replaced, synced  # type: ignore[method-assign,assignment]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     once, killed = tmp_path / "once", tmp_path / "killed"
     process = FORK.Process(target=work, args=(once, None))

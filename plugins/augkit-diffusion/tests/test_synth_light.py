@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {"diffusers", "accelerate", "transformers", "peft", "pyarrow", "timm", "torchvision", "matplotlib", "sklearn"}
 
 
+@pytest.mark.slow
 def test_the_command_line_imports_nothing_heavy() -> None:
     code = """
 import sys

@@ -83,6 +83,7 @@ def test_copies_are_shown_beside_what_they_copy(folder: Path, results: dict[str,
         assert np.abs(one - other).mean() < 6
 
 
+@pytest.mark.slow
 def test_a_look_changes_nothing_else_and_is_the_same_again(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / folder.name))
     before = tree(copy)
@@ -108,6 +109,7 @@ def test_there_must_be_something_to_look_at(folder: Path, tmp_path: Path) -> Non
     assert "--map is tsne or pca" in synth("look", copy, "--map", "umap").stderr
 
 
+@pytest.mark.slow
 def test_real_images_held_out_show_what_the_viewer_alone_tells_apart(tmp_path: Path) -> None:
     store = digits_store(tmp_path / "synth", (), real=DIGITS.model_copy(update={"validation_per_class": 5}))
     found = facts(Seen(store, Evidence(store, store.images(rejected=True))))

@@ -245,7 +245,7 @@ def test_a_disk_that_fills_up_is_gone_on_with_when_there_is_room(tmp_path: Path)
 def test_an_interruption_leaves_an_orderly_store(tmp_path: Path) -> None:
     words = ("synth", "make", recipe(tmp_path), "--target", 30, "--out", tmp_path / "synth", *STAMPS)
     running = begin(tmp_path / "logs", *words, "--option", "seconds=0.2")
-    while len(list((tmp_path / "synth").rglob("*.png"))) < 9:
+    while len(list((tmp_path / "synth").rglob("*.png"))) < 9 and running.process.is_alive():
         time.sleep(0.02)
     os.kill(running.process.pid, signal.SIGINT)
     status, out, errors = running.wait()
