@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import processes
 import pytest
+from run_parts import write_npz
 
 ROOT = Path(__file__).parents[1]
 BARE = """
@@ -57,3 +59,35 @@ def test_probes_are_asked_alike_before_and_after(tmp_path: Path, server: None) -
     epoch = found["epoch_seconds_without_probe"]
     for row in found["rows"]:
         assert row["share_of_epoch"] == pytest.approx(row["seconds"] / (row["seconds"] + epoch)) and row["name"] in said
+
+
+@pytest.mark.slow
+def test_coresets_and_their_controls_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    coresets = importlib.import_module("coresets")
+    out, source = tmp_path / "rows.jsonl", write_npz(tmp_path / "a.npz")
+    small = ("model=resnet8_cifar", f"data.source={source}", "data.imbalance=null", "batch_size=16", "base={}")
+    told = ["--epochs", "2", "--every", "1", "--shares", "0.5", "--choosers", "max_loss", "--seeds", "0"]
+    told += ["--out", str(out), *(part for setting in small for part in ("--set", setting))]
+    turns: list[tuple[str, int]] = []
+    one_epoch = coresets.Run.epoch
+
+    def watched(run: Any) -> None:
+        turns.append((run.case[0], run.training.epoch))
+        one_epoch(run)
+
+    monkeypatch.setattr(coresets.Run, "epoch", watched)
+    monkeypatch.setattr(sys, "argv", ["coresets.py", *told])
+    coresets.main()
+    rows = {row["chooser"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert turns[1:5] == [(name, 0) for name in rows] and sorted(turns[5:]) == sorted((name, 1) for name in rows)
+    assert {name: row["images"] for name, row in rows.items()} == {
+        "none": 2 * 48,
+        "all": 4 * 48,
+        "repeated": 4 * 48,
+        "max_loss": 3 * 48,
+    }
+    assert all(0 <= row["choosing"] < row["wall"] and row["processor"] > 0 for row in rows.values())
+    assert rows["repeated"]["policy"] == "none" and rows["max_loss"]["asked"] == 2 * 48 > rows["all"]["asked"]
+    coresets.main()
+    assert len(turns) == 9, "a seed that is there is not trained again"
