@@ -43,7 +43,11 @@ def write(path: Path, side: int) -> Path:
 @pytest.mark.slow
 def test_the_slider_shows_other_pictures(browser: Browser, tmp_path: Path) -> None:
     with browser.opened(write(tmp_path / "preview.html", 16)) as page:
-        slider, first = page.get_by_role("slider", name="level"), page.evaluate(PICTURES)
+        slider = page.get_by_role("slider", name="level")
+        assert page.locator("#now").inner_text() == "0.571" and page.locator(".same").count() == 0
+        assert "begins at 0, where images stay as they are" in page.locator("#what").inner_text()
+        slider.press("Home")
+        first = page.evaluate(PICTURES)
         assert {width for _, width in first} == {16}
         assert page.locator("#changed").inner_text() == "0 of 12 drawn pictures differ from their image."
         assert page.locator(".same").count() == 12

@@ -90,7 +90,24 @@ def board_of(
     drawn = len(samples.images) * sum(map(len, positions))
     draws = 2 if not make().views and 2 * drawn <= MOST_SHOTS else 1  # views are several draws already
     frames = tuple(tuple(_frame(make(), place, samples, album, draws) for place in own) for own in positions)
-    return Board(album, originals, dials, frames, draws)
+    return _awake(Board(album, originals, dials, frames, draws), epoch)
+
+
+def _awake(board: Board, epoch: int) -> Board:
+    """The same with dials turned to their middle that begin where no image changes, as a curriculum's level does; not
+    that of epochs, where one was asked for."""
+    dials = []
+    for dial, own in zip(board.dials, board.frames, strict=False):
+        still = all(shot == board.originals[at % len(board.originals)] for at, shot in enumerate(own[dial.start].shots))
+        if (
+            still
+            and not (epoch and dial.name == "epoch")
+            and any(frame.shots != own[dial.start].shots for frame in own)
+        ):
+            told = f"{dial.what}; it begins at {own[dial.start].label}, where images stay as they are"
+            dial = replace(dial, what=told, start=len(own) // 2)
+        dials.append(dial)
+    return replace(board, dials=tuple(dials))
 
 
 def _frame(policy: Policy, position: Position, samples: Samples, album: Album, draws: int) -> Frame:

@@ -29,6 +29,7 @@ def test_a_level_shows_as_many_operators(name: str) -> None:
     assert [place.label for place in dial.positions] == [str(level) for level in range(11)] and dial.start == 0
     board = board_of(make, samples, (dial,), 0, lossless=True)
     frames = board.frames[0]
+    assert board.dials[0].start == (0 if name == "bcl_views_cuda" else 5), "nothing is seen where the level begins"
     assert all(a.shots != b.shots for a, b in pairwise(frames))
     if name != "bcl_views_cuda":  # whose base and other views do something at level 0 too
         assert set(frames[0].words) == {"unchanged"}
