@@ -18,6 +18,7 @@ from augkit.plugins import load_registry
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = {
     "CHANGELOG.md": "changes.md",
+    "examples/README.md": "examples/README.md",
     **{str(path.relative_to(ROOT)): str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("plugins/**/README.md"))},
 }
 """Files elsewhere in the repository that are pages as they are, and where they stand on the site."""
@@ -27,7 +28,6 @@ SHOWN = {
     "augkit/cli/app.py": "reference/command-line.md",
     "augkit/strategy/library": "reference/strategies.md",
     "augkit/strategy/model.py": "reference/documents.md",
-    "examples": "reference/examples.md",
 }
 """Code whose page is made from it."""
 FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
@@ -42,11 +42,11 @@ def on_files(files: Any, config: Any) -> Any:
     made = {
         "reference/command-line.md": docs.commands_page(),
         "reference/documents.md": documents_page(registry),
-        "reference/examples.md": docs.examples_page(ROOT / "examples"),
         "reference/python.md": docs.python_page(augkit.__all__),
         "reference/strategies.md": docs.strategies_page(registry),
         "reference/strategy.schema.json": docs.schema_text(registry),
         **{there: (ROOT / here).read_text(encoding="utf-8") for here, there in COPIED.items()},
+        "examples/README.md": docs.examples_page(ROOT / "examples"),
     }
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
@@ -65,6 +65,8 @@ def _link(found: re.Match[str], place: str) -> str:
     words, target, anchor = found.groups()
     origin = next((here for here, there in COPIED.items() if there == place), f"docs/{place}")
     meant = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
+    if meant.startswith("examples/") and meant.endswith(".py"):  # its code is a part of the examples' page
+        meant, anchor = "examples/README.md", f"#{posixpath.basename(meant).replace('.', '')}"
     there = {**COPIED, **SHOWN}.get(meant)
     if there is None and not meant.startswith("docs/") and (ROOT / meant).exists():
         return words  # code that has no page, which a clone can open

@@ -38,7 +38,14 @@ from augkit.strategy.model import MixStep, Strategy
 
 PLAIN = {"augkit": 1, "name": "plain"}
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "plugins").rglob("README.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "examples/README.md",
+        *(ROOT / "plugins").rglob("README.md"),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 OPTIONAL = ("lightning",)

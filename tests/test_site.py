@@ -86,8 +86,9 @@ def test_the_site_holds_every_page(site: Path) -> None:
     pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     written = {path.relative_to(REPOSITORY / "docs") for path in (REPOSITORY / "docs").rglob("*.md")}
     assert {str(path.with_suffix(".html")).replace("README", "index") for path in written} <= pages
-    made = {"command-line", "documents", "examples", "python", "strategies"}
+    made = {"command-line", "documents", "python", "strategies"}
     assert {f"reference/{name}.html" for name in made} <= pages
+    assert 'href="#plain_pytorchpy"' in (site / "examples/index.html").read_text()
     assert (site / "reference/strategy.schema.json").stat().st_size > 10_000
     assert not list(site.rglob("*.py"))
     methods = (site / "methods/index.html").read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
 from collections.abc import Sequence
@@ -97,13 +96,10 @@ def _by_use(name: str) -> tuple[int, str]:
 
 
 def examples_page(folder: Path) -> str:
-    """Every example with what it says of itself, to copy from the page."""
-    parts = ["# Examples\n", "Flat files, to copy and change. Each runs within a minute on a CPU.\n"]
+    """The folder's own page and behind it the code of every example, to copy."""
+    parts = [(folder / "README.md").read_text(encoding="utf-8")]
     for path in sorted(folder.glob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        tree = ast.parse(text)
-        what = (ast.get_docstring(tree) or "").partition("\n")[0]
-        parts.append(f"## {path.name}\n\n{what}\n\n```python\n{text.rstrip()}\n```\n")
+        parts.append(f"## {path.name}\n\n```python\n{path.read_text(encoding='utf-8').rstrip()}\n```\n")
     return "\n".join(parts)
 
 
