@@ -45,7 +45,7 @@ def map_of(
     edges = np.arange(values.shape[1] + 1)
     if columns is None and values.shape[1] > COLUMNS:
         edges = np.unique(np.linspace(0, values.shape[1], COLUMNS + 1).round().astype(int))
-        values = np.stack([mean(values[:, a:b], 1) for a, b in pairwise(edges)], 1)
+        values = np.stack([_average(values[:, a:b], 1) for a, b in pairwise(edges)], 1)
     across = list(columns) if columns is not None else edges[:-1].tolist()
     data: list[dict[str, Any]] = [
         {"row": name, "at": across, "v": [None if math.isnan(v) else float(f"{v:.4g}") for v in line]}
@@ -95,11 +95,11 @@ def _fewer_rows(
     edges = np.unique(np.linspace(0, len(names), ROWS + 1).round().astype(int))
     pairs = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     told = [names[a] if b == a + 1 else f"{names[a]} and {b - a - 1} more" for a, b in pairs]
-    mean = np.stack([mean(values[a:b], 0) for a, b in pairs])
-    return unlike(told), mean, None if counts is None else [round(sum(counts[a:b]) / (b - a)) for a, b in pairs]
+    averages = np.stack([_average(values[a:b], 0) for a, b in pairs])
+    return unlike(told), averages, None if counts is None else [round(sum(counts[a:b]) / (b - a)) for a, b in pairs]
 
 
-def mean(values: np.ndarray, axis: int) -> np.ndarray:
+def _average(values: np.ndarray, axis: int) -> np.ndarray:
     """Of what is known; nan where nothing is."""
     known = ~np.isnan(values)
     total = np.where(known, values, 0).sum(axis)

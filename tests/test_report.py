@@ -1,0 +1,246 @@
+"""Reports: what they tell of real run folders, that they tell nothing else, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Browser
+from report_parts import large_run
+from run_parts import QUICK
+from typer.testing import CliRunner, Result
+
+from augkit.cli.app import build
+from augkit.lab import folder as files
+from augkit.lab.reports import page, write
+from augkit.lab.run import train
+from augkit.lab.run_facts import read_run
+from augkit.plugins import load_registry
+
+EVIL = '<script>alert("1")</script>'
+DOCUMENT = """augkit: 1
+name: level
+title: A class meets stronger operators once the model knows it
+palette: [hflip, autocontrast, {rotate: {low: 0, high: 25}}, posterize]
+state:
+  level: {axes: [classes], init: 0.2, clamp: [0.1, 1]}
+  weight: {axes: [classes, ops], init: 1}
+pipeline:
+  - pick: {p: 0.8, count: 2, strength: "level[y] * uniform()", weights: "weight[y]"}
+update:
+  - at: epoch_end
+    let: {accuracy: "correct / seen"}
+    set: {level: "where(accuracy > 0.6, level + 0.1, level - 0.05)"}
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two policies with three seeds each."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "level.yaml").write_text(DOCUMENT)
+    for policy in ("none", str(folder / "level.yaml")):
+        for seed in range(3):
+            out = folder / "all" / f"{Path(policy).stem}-{seed}"
+            train("demo", [*QUICK, "data.validation=0.1", f"policy={policy}", f"seed={seed}"], out)
+    return folder / "all"
+
+
+class Page(HTMLParser):
+    """Its text (scripts apart), tags, headings, and the words of its charts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.charts: list[str] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._open = ""
+        self.feed(text)
+        self.text = re.sub(r"\s+", " ", self.text)
+        self.headings = [int(tag[1]) for tag in self.tags if re.fullmatch(r"h[1-6]", tag)]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._open = tag
+        if ("class", "vega") in attrs:
+            self.charts.append(dict(attrs)["aria-label"] or "")
+
+    def handle_data(self, data: str) -> None:
+        if self._open in ("script", "style"):
+            self.scripts.append(data)
+        else:
+            self.text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+
+def asked(*words: str | Path) -> Result:
+    return CliRunner().invoke(build(), ["report", *map(str, words)])
+
+
+def test_a_run_is_told_from_its_files(runs: Path) -> None:
+    told = Page(page([runs / "level-0"]))
+    summary = json.loads((runs / "level-0" / files.SUMMARY).read_text())
+    assert f"the model is right for {100 * summary['test']['all']:.1f} %" in told.text
+    assert f"few {100 * summary['test']['few']:.1f} %" in told.text
+    for words in (
+        "Bars: test accuracy of 10 classes",
+        "Training accuracy from",
+        "Operators an image, mean over classes",
+        "Mean strength by class and operator",
+        "level by class and epoch",
+        "By class and operator, 4 operators",
+    ):
+        assert any(one.startswith(words) for one in told.charts), (words, told.charts)
+    assert "draws 2 operators from the palette" in told.text and "axes: [classes, ops]" in told.text
+    assert "augkit train" in told.text and "per_class.csv" in told.text and "test_share: 0.8" in told.text
+    assert told.tags.count("main") == 1 and told.headings[0] == 1 and told.headings.count(1) == 1
+    steps = zip(told.headings, told.headings[1:], strict=False)
+    assert all(later <= before + 1 for before, later in steps)
+
+
+def test_the_charts_hold_what_the_policy_did(runs: Path) -> None:
+    """The numbers in the page are those of operators.json, class by class and operator by operator."""
+    use = json.loads((runs / "level-0" / files.OPERATORS).read_text())
+    run = read_run(runs / "level-0", load_registry())
+    assert run.use is not None and run.use.operators == use["operators"]
+    assert run.use.used.tolist() == use["used"] and run.use.seen.tolist() == use["seen"]
+    assert run.use.strength_sum == pytest.approx(np.array(use["strength_used"]), abs=1e-3)
+    specs = [json.loads(text) for text in Page(page([runs / "level-0"])).scripts if text.startswith('{"config"')]
+    values = [spec["data"]["values"] for spec in specs if "data" in spec]
+    first = next(rows for rows in values if rows[0].get("at") == use["operators"])
+    order = sorted(range(10), key=lambda k: -run.classes[k]["count"])
+    used = [sum(epoch[order[0]][k] for epoch in use["used"]) for k in range(4)]
+    assert first[0]["v"] == pytest.approx([n / sum(epoch[order[0]] for epoch in use["seen"]) for n in used], rel=1e-3)
+
+
+def test_without_a_checkpoint_the_page_says_what_is_missing(runs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(runs / "level-0", tmp_path / "run"))
+    (folder / files.CHECKPOINT).unlink()
+    told = Page(page([folder]))
+    assert "There is no checkpoint in this folder" in told.text and "What the policy learned" not in told.text
+    assert any(one.startswith("Operators an image") for one in told.charts)
+
+
+def test_a_changed_document_is_not_told_as_the_run_s(runs: Path, tmp_path: Path) -> None:
+    document = runs.parent / "level.yaml"
+    document.write_text(DOCUMENT.replace("count: 2", "count: 3"))
+    try:
+        told = Page(page([runs / "level-0"]))
+    finally:
+        document.write_text(DOCUMENT)
+    assert "has changed since this run was trained" in told.text and "draws 3 operators" not in told.text
+    assert any(one.startswith("Operators an image") for one in told.charts)  # these were counted
+
+
+def test_a_run_under_way_is_told_as_far_as_it_is(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (files.RECIPE, files.ENVIRONMENT, files.METRICS, files.CHECKPOINT):
+        shutil.copy(runs / "level-0" / name, folder / name)
+    told = Page(page([folder]))
+    assert "This run has not ended: after 2 of 2 epochs" in told.text and "level by class and epoch" in str(told.charts)
+    assert not any(one.startswith("Bars") for one in told.charts)
+
+
+def test_names_cannot_become_markup(runs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(runs / "level-0", tmp_path / "run"))
+    table = (folder / files.PER_CLASS).read_text()
+    (folder / files.PER_CLASS).write_text(table.replace("\n0,0,", '\n0,"' + EVIL.replace('"', '""') + '",'))
+    text = page([folder])
+    assert EVIL not in text and EVIL in Page(text).text
+    assert len(re.findall(r"<script", text)) == len(re.findall(r"<script", page([runs / "level-0"])))
+
+
+def test_seeds_are_compared_in_pairs(runs: Path) -> None:
+    assert write([runs]) == runs / "report.html"
+    text = (runs / "report.html").read_text()
+    told = Page(text)
+    answer = told.text.partition("6 runs of demo")[2]
+    assert re.search(r"(level|none) (by \d+\.\d points )?\(3 seeds, 95 % intervals\)", answer), answer[:300]
+    assert any(one.startswith("Differences to none: level") for one in told.charts)
+    assert any(one.startswith("validation accuracy, at the end: level") for one in told.charts)
+    assert '"low"' in text and "none-2" in told.text
+    (runs / "report.html").unlink()
+
+
+def test_one_kind_of_run_has_no_difference(runs: Path) -> None:
+    told = Page(page([runs / "level-0", runs / "level-1"]))
+    assert "There is no difference to tell" in told.text and not any("Differences" in one for one in told.charts)
+    assert "Differences are paired" not in told.text
+
+
+@pytest.mark.parametrize(("classes", "epochs"), [(100, 200), (300, 9)])
+def test_a_large_run_stays_small_on_the_page(tmp_path: Path, classes: int, epochs: int) -> None:
+    folder = large_run(tmp_path / "run", classes, epochs)
+    text = page([folder])
+    told = Page(text)
+    assert len(text.encode()) < 2e6
+    assert f"Bars: test accuracy of {classes} classes" in str(told.charts) and "<i>name</i> 7" in told.text
+    assert read_run(folder, load_registry()).use is not None
+
+
+def test_what_is_no_run_is_refused_in_one_sentence(runs: Path, tmp_path: Path) -> None:
+    empty, begun = tmp_path / "empty", tmp_path / "begun"
+    empty.mkdir()
+    begun.mkdir()
+    shutil.copy(runs / "none-0" / files.RECIPE, begun)
+    broken = Path(shutil.copytree(runs / "none-0", tmp_path / "broken"))
+    (broken / files.SUMMARY).write_text("{")
+    wrong = [
+        ([tmp_path / "nothing"], "there is no such folder"),
+        ([empty], "this is the folder of no run"),
+        ([begun], "no epoch of this run has ended yet"),
+        ([broken], "summary.json: this file cannot be read"),
+        ([runs / "none-0", begun.parent / "broken"], "summary.json: this file cannot be read"),
+        ([runs / "none-0", runs / "none-0", "--out", tmp_path / "r.html"], "this run is there twice"),
+        ([runs / "none-0", "--out", tmp_path / "no" / "r.html"], "the page cannot be written"),
+    ]
+    for words, why in wrong:
+        answer = asked(*words)
+        assert answer.exit_code == 2 and why in answer.stderr and answer.stderr.count("\n") == 1, answer.output
+        assert "Traceback" not in answer.output and not answer.stdout
+
+
+def test_the_verb_says_where_the_page_is(runs: Path, tmp_path: Path) -> None:
+    done = asked(runs / "none-0", "--out", tmp_path / "r.html", "--json")
+    assert json.loads(done.stdout) == {"page": str(tmp_path / "r.html"), "bytes": (tmp_path / "r.html").stat().st_size}
+    text = (tmp_path / "r.html").read_text()
+    assert "has none, or mixes images instead" in text and not re.search(r"""(src|href)=["']?(https?:)?//""", text)
+
+
+@pytest.mark.slow
+def test_in_a_browser(runs: Path, tmp_path: Path, browser: Browser) -> None:
+    with browser.opened(write([runs / "level-0"], tmp_path / "run.html")) as opened:
+        opened.wait_for_function("[...document.querySelectorAll('figure.chart')].every(one => one.dataset.drawn)")
+        bars = opened.locator(".vega svg .mark-rect path").first
+        bars.scroll_into_view_if_needed()
+        bars.hover()
+        opened.wait_for_selector("#vg-tooltip-element.visible")
+        said = opened.locator("#vg-tooltip-element").inner_text()
+        assert all(words in said for words in ("training images", "test accuracy", "class", "band"))
+        opened.get_by_text("All 10 classes as a table").press("Enter")  # by the keyboard
+        table = opened.locator("#table-classes")
+        table.get_by_role("button", name="training images").click()
+        counts = [int(text) for text in table.locator("tbody td:nth-child(3)").all_inner_texts()]
+        assert counts == sorted(counts) and counts != sorted(counts, reverse=True)
+        opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        table.get_by_role("button", name="Copy table").click()
+        opened.wait_for_function("document.getElementById('said').textContent.startsWith('Copied')")
+        copied = opened.evaluate("navigator.clipboard.readText()").split("\n")
+        assert len(copied) == 11 and copied[0].split("\t")[:3] == ["class", "band", "training images"]
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    with browser.opened(write([runs], tmp_path / "all.html"), dark=True, width=400) as opened:
+        opened.wait_for_function("[...document.querySelectorAll('figure.chart')].every(f => f.dataset.drawn == 'dark')")
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        wide = (
+            "[...document.querySelectorAll('.vega svg')].every(one => one.getBoundingClientRect().right <= innerWidth)"
+        )
+        assert opened.evaluate(wide)
