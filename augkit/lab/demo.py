@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ def main(out: Path, seeds: Sequence[int] = SEEDS, overrides: Sequence[str] = ())
     console.print(verdict, highlight=False)
     took = time.perf_counter() - begin
     console.print(f"{took:.0f} s. Recipes, tables and pictures of every run: {out}", highlight=False, soft_wrap=True)
+    console.print(f"A page about them: augkit report {shlex.quote(str(out))}", highlight=False, soft_wrap=True)
     return out
 
 
