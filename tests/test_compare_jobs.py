@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -171,28 +170,15 @@ def test_processes_die_with_their_parent_however_that_ends(tmp_path: Path) -> No
     assert not any(map(alive, processes))
 
 
-RAY = """
-import json, sys
-from augkit.lab import jobs
-from augkit.lab.jobs import Task
-here = "test_compare_jobs"
-tasks = [Task(f"t{i}", f"{here}:square", {"number": i, "after": 0.5 * (i == 0)}) for i in range(4)]
-tasks += [Task("raises", f"{here}:fail", {"how": "raise"}), Task("killed", f"{here}:fail", {"how": "killed"})]
-print(json.dumps([[r.name, r.value and r.value["square"], r.reason] for r in jobs.map(tasks, on=sys.argv[1], jobs=2)]))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
-def test_ray_gives_the_same_results_in_the_same_order() -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+def test_ray_gives_the_same_results_in_the_same_order(forked: None) -> None:
+    tasks = [task(f"t{i}", number=i, after=0.5 * (i == 0)) for i in range(4)]
+    tasks += [task("raises", "fail", how="raise"), task("killed", "fail", how="killed")]
 
     def results(on: str) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-c", RAY, on], env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        done = jobs.map(tasks, on=on, jobs=2)
+        return [[result.name, result.value and result.value["square"], result.reason] for result in done]
 
     here, there = results("local"), results("ray")
     assert there[:-1] == here[:-1]

@@ -85,6 +85,7 @@ def test_a_plan_by_group_and_by_budget(tmp_path: Path) -> None:
 TINY = ("--option", "train_steps=40", "--option", "width=16", "--option", "train_batch=2", "--batch", 2, "--steps", 2)
 
 
+@pytest.mark.slow
 def test_learning_is_timed_too_and_what_is_learnt_is_taken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = recipe(tmp_path), tmp_path / "synth"
     words = ("plan", path, "--target", 10, "--source", "fit", *TINY)

@@ -87,6 +87,7 @@ def test_no_more_are_asked_for_than_make_up_for_what_is_gone(
         assert count == wanted[label, None] or count - 1 not in gone  # the last one is no waste
 
 
+@pytest.mark.slow
 def test_shares_of_filters_are_of_each_class_in_each_group(tmp_path: Path) -> None:
     path, out = recipe(tmp_path, groups=True), tmp_path / "synth"
     words = ("make", path, "--target", 9, "--groups", "--source", "stamps", "--out", out)
