@@ -18,7 +18,7 @@ from augkit.plugins import load_registry
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = {
     "CHANGELOG.md": "changes.md",
-    "examples/README.md": "examples/README.md",
+    "examples/README.md": "examples.md",
     **{str(path.relative_to(ROOT)): str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("plugins/**/README.md"))},
 }
 """Files elsewhere in the repository that are pages as they are, and where they stand on the site."""
@@ -46,7 +46,7 @@ def on_files(files: Any, config: Any) -> Any:
         "reference/strategies.md": docs.strategies_page(registry),
         "reference/strategy.schema.json": docs.schema_text(registry),
         **{there: (ROOT / here).read_text(encoding="utf-8") for here, there in COPIED.items()},
-        "examples/README.md": docs.examples_page(ROOT / "examples"),
+        "examples.md": docs.examples_page(ROOT / "examples"),
     }
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))

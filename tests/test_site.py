@@ -88,7 +88,7 @@ def test_the_site_holds_every_page(site: Path) -> None:
     assert {str(path.with_suffix(".html")).replace("README", "index") for path in written} <= pages
     made = {"command-line", "documents", "python", "strategies"}
     assert {f"reference/{name}.html" for name in made} <= pages
-    assert 'href="#plain_pytorchpy"' in (site / "examples/index.html").read_text()
+    assert 'href="#plain_pytorchpy"' in (site / "examples.html").read_text()
     assert (site / "reference/strategy.schema.json").stat().st_size > 10_000
     assert not list(site.rglob("*.py"))
     methods = (site / "methods/index.html").read_text()
