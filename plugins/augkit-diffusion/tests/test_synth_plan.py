@@ -110,6 +110,7 @@ def test_learning_is_timed_too_and_what_is_learnt_is_taken_off(tmp_path: Path, m
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_plan_says_of_a_model_to_be_taken_over_what_making_does(tmp_path: Path) -> None:
     """Images that changed, though neither their names nor their sizes did, are others."""
     path = tmp_path / "recipe.yaml"
@@ -131,6 +132,7 @@ def test_a_plan_says_of_a_model_to_be_taken_over_what_making_does(tmp_path: Path
     assert synth("plan", *words, *taught).exit_code == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_timed_for_a_store_that_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = recipe(tmp_path), tmp_path / "synth"
     words = (path, "--target", 8, "--source", "fit", *TINY, "--out", out)

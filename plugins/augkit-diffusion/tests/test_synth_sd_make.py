@@ -67,6 +67,7 @@ def test_shards_make_the_same_images(tmp_path: Path, model: Path, whole: Path) -
     assert tree(tmp_path / "synth") == tree(whole)
 
 
+@pytest.mark.slow
 def test_another_precision_or_prompt_is_another_store(whole: Path, model: Path) -> None:
     folder, before = whole.parent, tree(whole)
     for more, told in (

@@ -112,6 +112,7 @@ def test_a_second_call_makes_nothing_and_a_table_says_the_same(
     assert "a trained network judges better: --run RUN" in again.stderr
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_it_goes_on_to_the_same(
     done: tuple[Path, dict[str, Any], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
