@@ -73,7 +73,7 @@ def dials_of(policy: Policy, epoch: int = 0) -> tuple[Dial, ...]:
 
 
 def unturned(policy: Policy) -> list[str]:
-    """Counts that are read while images are drawn and that no dial sets: a preview has them as before the first epoch."""
+    """Counts that are read while images are drawn and that no dial sets: they are as before the first epoch."""
     read = frozenset[str]().union(*map(_reads, policy.program.bounds))
     return sorted(read & policy.statistics.sums.keys() - {*ANSWERS, *ANSWERS.values()})
 
@@ -132,7 +132,7 @@ def _accuracy(epoch: int) -> Dial:
 
         return act
 
-    places = [i / (STEPS - 1) for i in range(STEPS)]
+    places = _round_steps(0, 1)
     what = "the share of right answers in the epoch before, of all classes alike, which the policy reads"
     return Dial("accuracy", "0% to 100%", what, tuple(Position(f"{place:.0%}", put(place)) for place in places))
 
@@ -150,7 +150,7 @@ def _state(policy: Policy, bound: Bound, name: str, epoch: int) -> Dial:
         most = min(int(high - low) + 1, MOST_NAMED)
         places = [float(round(low + i * (high - low) / max(1, most - 1))) for i in range(most)]
     else:
-        places = [low + i * (high - low) / (STEPS - 1) for i in range(STEPS)] if high > low else [low]
+        places = _round_steps(low, high) if high > low else [low]
     begins = value.mean().item()
     start = min(range(len(places)), key=lambda i: abs(places[i] - begins))
 
@@ -165,8 +165,17 @@ def _state(policy: Policy, bound: Bound, name: str, epoch: int) -> Dial:
     owner = "" if not spec.axes else f" for each {_ONE[spec.axes[-1]]}"
     alike = f"; here all {_MANY[spec.axes[-1]]} have the same" if spec.axes else ""
     what = f"the state {named}, which the policy keeps{owner}{alike}"
-    positions = tuple(Position(number_text(round(place, 3)), put(place)) for place in places)
+    positions = tuple(Position(number_text(place), put(place)) for place in places)
     return Dial(named, f"{positions[0].label} to {positions[-1].label}", what, positions, start)
+
+
+def _round_steps(low: float, high: float) -> list[float]:
+    """Six to ten places from low to high, evenly: as many as make the shortest numbers."""
+
+    def places(intervals: int) -> list[float]:
+        return [round(low + i * (high - low) / intervals, 3) for i in range(intervals + 1)]
+
+    return min(map(places, (7, 6, 5, 8, 9)), key=lambda found: max(len(number_text(place)) for place in found))
 
 
 _ONE = {"classes": "class", "groups": "group", "samples": "image"}
