@@ -14,6 +14,7 @@ from textwrap import dedent
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 import typer
@@ -133,9 +134,10 @@ def test_pages_are_found() -> None:
 )
 def test_python_runs_from_top_to_bottom(page: Path, workplace: Path) -> None:
     namespace: dict[str, object] = {}
-    for body in blocks(page, "python"):
-        if not lacking(body):
-            exec(compile(body, str(page), "exec"), namespace)
+    with processes.forked_workers():  # nothing here is about how they start
+        for body in blocks(page, "python"):
+            if not lacking(body):
+                exec(compile(body, str(page), "exec"), namespace)
 
 
 @pytest.mark.parametrize("library", OPTIONAL)
