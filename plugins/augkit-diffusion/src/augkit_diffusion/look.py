@@ -276,12 +276,10 @@ def _pairs(seen: Seen) -> list[dict[str, Any]]:
 
 def page(results: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
     """The page of these figures; prompts and names are text there, whatever they say."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from augkit.report.page import render
 
-    loader = PackageLoader("augkit_diffusion", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"percent": _percent, "plain": _plain}
-    return environment.get_template("look.html.j2").render(results=results, pictures=pictures)
+    facts = {"results": results, "pictures": pictures, "percent": _percent, "plain": _plain}
+    return render("look.html.j2", facts, package="augkit_diffusion")
 
 
 def _percent(share: float | None, decimals: int = 0) -> str:
