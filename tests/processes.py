@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads do not outlive a fork
 
+import importlib
 import multiprocessing
 import runpy
 import signal
@@ -81,6 +82,8 @@ def forked_workers() -> Iterator[None]:
 
     from augkit.lab import worker
 
+    for name in HEAVY:  # once here, not in every fork
+        importlib.import_module(name)
     torch.set_num_threads(1)
     real: Any = worker.subprocess
     worker.subprocess = SimpleNamespace(**{**vars(real), "Popen": Forked})  # type: ignore[assignment]
