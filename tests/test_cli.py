@@ -167,6 +167,21 @@ def test_validate_a_recipe(augkit: Command, tmp_path: Path, registry: Registry) 
     assert failed.returncode == 2 and f"{recipe}:5" in failed.stderr and "epochs" in failed.stderr
 
 
+def test_a_script_reads_what_is_wrong_with_a_document(augkit: Command, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(BAD)
+    done = augkit("validate", tmp_path / "bad.yaml", "randaugment", "--json")
+    wrong, right = json.loads(done.stdout)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    (problem,) = wrong["problems"]
+    assert not wrong["valid"] and (problem["line"], problem["path"]) == (3, "palette[1]")
+    assert problem["file"] == str(tmp_path / "bad.yaml") and "rotat" in problem["message"]
+    assert right["valid"] and right["name"] == "randaugment" and len(right["hash"]) == 64
+    shown = json.loads(augkit("show", "randaugment", "--json").stdout)
+    assert shown["hash"] == right["hash"] and "each image:" in shown["words"]
+    made = json.loads(augkit("plugin", "new", "augkit-mist", "--json").stdout)
+    assert made == {"folder": "augkit-mist", "distribution": "augkit-mist", "operator": "mist", "strategy": "mist"}
+
+
 def test_schema_knows_what_is_installed(augkit: Command) -> None:
     schema = json.loads(augkit("schema").stdout)
     text = json.dumps(schema)
@@ -266,6 +281,11 @@ WRONG = {
     "unknown policy trained": ("train demo --set policy=trivialaugmnt", 'Did you mean "trivialaugment"?'),
     "unwritable run": ("train demo --out {}/bad.yaml/run", "bad.yaml"),
     "unknown setting": ("train demo --set epoch=3", "epoch"),
+    "recipe as strategy": ("validate demo", "demo is a recipe, not a strategy; add --recipe"),
+    "strategy as recipe": ("validate --recipe randaugment", "randaugment is a strategy, not a recipe; leave out"),
+    "no policy to compare": ("compare demo --policy ,", "--policy names no policy"),
+    "no run at all": ("robustness {}/empty", "there is no run folder here"),
+    "unwritable plugin": ("plugin new augkit-mist --out /proc/mist", "choose another with --out"),
     "unknown verb": ("opertors", "opertors"),
     "unknown option": ("operators --jsn", "--jsn"),
     "negative seed": ("preview randaugment --data digits --seed -1", "--seed"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from augkit.cli.completion import names
-from augkit.cli.output import Json, fail, show_json, show_rows
+from augkit.cli.output import Json, command, resumable, show_json, show_rows
 from augkit.cli.parameters import Overrides, Recipe
 from augkit.errors import DocumentError
 
@@ -56,21 +55,21 @@ def compare(
     from augkit.lab.compare import compare as run
     from augkit.lab.grid import plan
 
+    if not _words(policy):
+        raise DocumentError("--policy names no policy; give some with commas between, such as none,trivialaugment")
     chosen = plan(
         recipe, _words(policy), _words(loss), parse_seeds(seeds), overrides=overrides or [], fast=fast, control=control
     )
     folder = out or Path("runs") / f"{chosen.base['name']}-compared"
-    try:
+    with resumable():
         results = run(chosen, folder, jobs=jobs, on=on, retry=retry)
-    except KeyboardInterrupt:
-        fail(f"interrupted; the same command goes on: augkit {shlex.join(sys.argv[1:])}")
-        raise typer.Exit(130) from None
     if as_json:
         show_json(results)
     else:
         spare = ("minutes", *reversed(tables.INTENSITY.values()), "few", "medium", "many")
         show_rows(tables.rows(results), as_json=False, spare=spare)
         print("", *tables.notes(results), folder, sep="\n")
+        print(f"a page about it: {command(['report', str(folder)])}", file=sys.stderr)
     if results["failed"]:
         raise typer.Exit(1)
 

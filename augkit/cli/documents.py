@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from augkit.cli.completion import names
 from augkit.cli.output import Json, fail, show_json
 from augkit.cli.parameters import Strategy
-from augkit.errors import AugkitError
+from augkit.errors import AugkitError, DocumentError
 from augkit.plugins import registry
 
 
@@ -30,6 +30,7 @@ def validate(
         ),
     ],
     recipe: Annotated[bool, typer.Option("--recipe", help="They are recipes, not strategies.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check strategy documents, or recipes.
 
@@ -42,18 +43,38 @@ def validate(
     from augkit.lab.recipe import load_recipe
     from augkit.strategy.document import load_strategy
 
-    found, faulty = registry(), False
+    found, rows = registry(), []
+    kind = "recipe" if recipe else "strategy"
     for source in sources:
         file = Path(source) if Path(source).is_file() else source  # a file needs no ending here
         try:
+            if recipe and source in found.strategies.keys() - found.recipes:
+                raise DocumentError(f"{source} is a strategy, not a recipe; leave out --recipe")
+            if not recipe and source in found.recipes.keys() - found.strategies:
+                raise DocumentError(f"{source} is a recipe, not a strategy; add --recipe")
             document = load_recipe(file, found) if recipe else load_strategy(file, found)
         except (AugkitError, OSError) as error:
             fail(error)
-            faulty = True
+            rows.append({"source": source, "valid": False, "kind": kind, "problems": _problems(error)})
         else:
-            print(f"{source}: valid, {'recipe' if recipe else 'strategy'} {document.name}, hash {document.hash[:12]}")
-    if faulty:
+            rows.append({"source": source, "valid": True, "kind": kind, "name": document.name, "hash": document.hash})
+            if not as_json:
+                print(f"{source}: valid, {kind} {document.name}, hash {document.hash[:12]}")
+    if as_json:
+        show_json(rows)
+    if not all(row["valid"] for row in rows):
         raise typer.Exit(2)
+
+
+def _problems(error: AugkitError | OSError) -> list[dict[str, Any]]:
+    """Each fault with its place, as far as it is known."""
+    found = error.problems if isinstance(error, DocumentError) else (error,)
+    rows = []
+    for one in found:
+        message = one.message if isinstance(one, AugkitError) else one.strerror or str(one)
+        place = {key: getattr(one, key, None) or None for key in ("file", "line", "path")}
+        rows.append({**place, "message": message})
+    return rows
 
 
 def schema() -> None:
@@ -72,7 +93,7 @@ def schema() -> None:
     show_json(json_schema(registry()))
 
 
-def show(source: Strategy) -> None:
+def show(source: Strategy, as_json: Json = False) -> None:
     """Say in words what a strategy does, with its operators and its cost; one of timm's strings also as a document.
 
     \b
@@ -85,7 +106,12 @@ def show(source: Strategy) -> None:
     from augkit.strategy.timm_strings import is_timm, timm_document
 
     found = registry()
-    print(words(load_strategy(source, found)))
+    strategy = load_strategy(source, found)
+    if as_json:
+        facts = {key: getattr(strategy, key) for key in ("name", "title", "source", "params", "hash", "file")}
+        show_json({**facts, "needs": sorted(strategy.needs), "words": words(strategy)})
+        return
+    print(words(strategy))
     if is_timm(source) and source not in found.strategies:
         import yaml
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +20,14 @@ from augkit.errors import AugkitError
 Row = Mapping[str, Any]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 """The option of every verb that a script may want to read."""
+NEXT = {
+    errno.ENOENT: "; check how it is written, or choose another place",
+    errno.EACCES: "; ask for the right to it, or choose another place",
+    errno.EROFS: "; choose another place",
+    errno.ENOSPC: "; make room and give the same command again",
+    errno.ENOTDIR: "; a part of this path is a file: choose another place",
+}
+"""What to do about an error of the operating system."""
 WRAP = 44  # a column wider than this may be wrapped on a terminal
 
 
@@ -68,9 +79,29 @@ def fail(error: AugkitError | OSError | str) -> None:
     """Say what is wrong on stderr: one line, or for a document one for each fault."""
     if isinstance(error, OSError):
         what = error.strerror or str(error)
-        error = f"{error.filename}: {what[:1].lower()}{what[1:]}" if error.filename else what
+        todo = NEXT.get(error.errno or 0, "")
+        error = f"{error.filename}: {what[:1].lower()}{what[1:]}{todo}" if error.filename else what
     for line in str(error).splitlines():
         _complain("error", "red", line)
+
+
+@contextmanager
+def resumable(how: str = "") -> Iterator[None]:
+    """Around what takes long: Ctrl-C ends with a sentence that says how to go on, and status 130.
+
+    Args:
+        how: what to do; by default give the same command again.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(f"interrupted; {how or f'the same command goes on: {command(sys.argv[1:])}'}")
+        raise typer.Exit(130) from None
+
+
+def command(arguments: Sequence[str]) -> str:
+    """A call of augkit as it is typed."""
+    return f"augkit {shlex.join(arguments)}"
 
 
 def _complain(kind: str, colour: str, sentence: str) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from augkit.cli.output import fail, show_json, show_rows
+from augkit.cli.output import Json, resumable, show_json, show_rows
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,9 +25,9 @@ def robustness(
     memory: Annotated[
         int | None, typer.Option(min=0, help="MiB that test images may take on the device; by default the recipe's.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Ask finished runs about corrupted test images: the corruptions of ImageNet-C at five severities.
+    """Ask finished runs about corrupted test images: ImageNet-C's corruptions but frost, at five severities.
 
     Each run's folder gets robustness.json and a picture. What stands there is not measured again, so the same command
     goes on where a stopped one was. The test set is read; choose nothing by it.
@@ -52,13 +50,9 @@ def robustness(
     def check(records: list[lab.Record]) -> None:
         tables.check(records, records[: len(references)])  # they come first in everything
 
-    try:
-        with Display() as display:
-            measured = lab.measure(everything, memory=memory, say=display.say, check=check)
-            records = dict(zip(everything, measured, strict=True))
-    except KeyboardInterrupt:
-        fail(f"interrupted; the same command goes on: augkit {shlex.join(sys.argv[1:])}")
-        raise typer.Exit(130) from None
+    with resumable(), Display() as display:
+        measured = lab.measure(everything, memory=memory, say=display.say, check=check)
+        records = dict(zip(everything, measured, strict=True))
     for folder, record in records.items():
         draw_robustness(tables.tabulate([record]), folder / lab.PICTURE)
     results = tables.tabulate([records[one] for one in everything], [records[one] for one in references])

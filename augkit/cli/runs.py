@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from augkit.cli.output import fail
+from augkit.cli.output import Json, command, resumable, show_json
 from augkit.cli.parameters import Overrides, Recipe
 
 
@@ -25,6 +24,7 @@ def train(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; by default one under runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train as a recipe says, and write a run folder.
 
@@ -40,19 +40,20 @@ def train(
     from augkit.lab.progress import by_stage, tested
     from augkit.lab.run import train as run
 
-    try:
+    again = command([argument for argument in sys.argv[1:] if argument != "--resume"] + ["--resume"])
+    with resumable(f"go on from the last checkpoint with: {again}"):
         folder = run(recipe, overrides or [], out, resume)
-    except KeyboardInterrupt:
-        again = [argument for argument in sys.argv[1:] if argument != "--resume"] + ["--resume"]
-        fail(f"interrupted; go on from the last checkpoint with: augkit {shlex.join(again)}")
-        raise typer.Exit(130) from None
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    if as_json:
+        show_json({"folder": str(folder), **summary})
+        return
     for line in by_stage(summary.get("stages", ())):
         print(line)
     print(tested(summary))
     for line in lines(summary["groups"]) if "groups" in summary else ():
         print(line)
     print(folder)
+    print(f"a page about it: {command(['report', str(folder)])}", file=sys.stderr)
 
 
 def demo(
@@ -60,9 +61,12 @@ def demo(
 ) -> None:
     """Compare policies on long-tailed digits, in three minutes.
 
+    The same command goes on where a stopped one was.
+
     \b
         augkit demo --out runs/demo
     """
     from augkit.lab.demo import main
 
-    main(out)
+    with resumable():
+        main(out)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from augkit import __version__
+from augkit.cli.output import Json, show_json
 from augkit.errors import AugkitError
 from augkit.plugins import registry
 
@@ -29,6 +30,7 @@ def _group() -> None:
 def new(
     name: Annotated[str, typer.Argument(help="Name of the distribution, such as augkit-haze.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; by default NAME.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a distribution with an operator, a strategy and tests that pass.
 
@@ -39,6 +41,9 @@ def new(
     """
     folder = write(name, out or Path(name))
     label = _label(name)
+    if as_json:
+        show_json({"folder": str(folder), "distribution": name, "operator": label, "strategy": label})
+        return
     print(f"{folder}: a plugin that brings the operator {label} and the strategy {label}")
     print(f"next: pip install -e {folder} && augkit show {label} && pytest {folder}")
 
@@ -64,8 +69,13 @@ def write(name: str, folder: Path) -> Path:
     for source in sorted(TEMPLATE.rglob("*.txt")):
         relative = str(source.relative_to(TEMPLATE)).removesuffix(".txt")
         target = folder / relative.replace("PACKAGE", package).replace("NAME", label)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(string.Template(source.read_text(encoding="utf-8")).substitute(words), encoding="utf-8")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(string.Template(source.read_text(encoding="utf-8")).substitute(words), encoding="utf-8")
+        except OSError as error:
+            raise AugkitError(
+                f"cannot write here ({error.strerror}); choose another with --out", file=folder
+            ) from error
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augkit.cli.output import fail, show_json, show_rows
+from augkit.cli.output import Json, resumable, show_json, show_rows
 from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 
@@ -53,7 +53,7 @@ def allocate(
     seed: ask.Seed = 0,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes at once.")] = 1,
     on: Annotated[str, typer.Option(help="Where they work: local or ray.")] = "local",
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Choose by validation images how many synthetic images of which class to train on (CoDSA).
 
@@ -75,12 +75,9 @@ def allocate(
     given = ask.read_options(options, **flags, strength=strength, prompts=prompts)
     asked = _candidates(splits, ratios, weights, seeds)
     question = _question(recipe, overrides or [], source, given, out, seed, device, **asked)
-    try:
+    with resumable():
         allocation = Allocation(question, out, lambda line: print(line, file=sys.stderr, flush=True))
         results = allocation.run(jobs, on).results()
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on")
-        raise typer.Exit(130) from None
     _write(question, results, out)
     _tell(results, out, as_json)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from augkit.cli.output import note, show_json, show_rows
+from augkit.cli.output import Json, note, resumable, show_json, show_rows
 from augkit.errors import AugkitError
 from augkit_diffusion import filters
 from augkit_diffusion.filters import FILTERS, Noted, Plan
@@ -57,7 +57,7 @@ def filter(  # noqa: A001  what it is
         list[str] | None, typer.Option(metavar="NAME", help="Take back a filter, or all; repeatable.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be rejected, and change nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put images aside that do no good. They are moved to rejected/, and --undo brings them back.
 
@@ -91,7 +91,7 @@ def filter(  # noqa: A001  what it is
     if keep_entropy is not None:
         asked["entropy"] = {"keep": keep_entropy}
     opened = Store.open(store)
-    with opened.writing(PLACE), Meter() as meter:
+    with resumable(), opened.writing(PLACE), Meter() as meter:
         work = Filtering(opened, asked, undo or [], {"run": run, "model": model, "weights": weights})
         work.decide(meter)
         if not dry_run:

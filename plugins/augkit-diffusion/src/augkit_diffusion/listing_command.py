@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from augkit.cli.listing import first_line
-from augkit.cli.output import show_rows
+from augkit.cli.output import Json, show_rows
 
 
-def sources(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+def sources(as_json: Json = False) -> None:
     """List what can make images, with the options of each.
 
     \b

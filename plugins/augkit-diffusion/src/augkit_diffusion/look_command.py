@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from augkit.cli.output import Json, command, resumable, show_json
 from augkit.errors import AugkitError
 from augkit_diffusion import filters
 from augkit_diffusion.filter_command import Model, Run, StoreFolder, Weights
@@ -22,6 +24,7 @@ def look(
     model: Model = None,
     weights: Weights = None,
     map_: Annotated[str, typer.Option("--map", metavar="METHOD", help="Of the feature map: tsne or pca.")] = "tsne",
+    as_json: Json = False,
 ) -> None:
     """Look at a store: pictures and figures in STORE/look/index.html.
 
@@ -35,7 +38,7 @@ def look(
     """
     from augkit_diffusion.evidence import Evidence
     from augkit_diffusion.features import check_viewer
-    from augkit_diffusion.look import write
+    from augkit_diffusion.look import RESULTS, write
 
     check_viewer(run, model, weights)
     if map_ not in METHODS:
@@ -45,6 +48,11 @@ def look(
         noted = filters.read(store).viewer
         run, weights = (None if (path := noted.get(name)) is None else Path(path) for name in ("run", "weights"))
         model = noted.get("model")
-    with opened.writing("look"), Meter() as meter:
+    again = f"nothing is kept of it; begin again: {command(sys.argv[1:])}"
+    with resumable(again), opened.writing("look"), Meter() as meter:
         evidence = Evidence(opened, opened.images(rejected=True), run, model, weights, meter)
-        print(write(opened, evidence, map_))
+        page = write(opened, evidence, map_)
+    if as_json:
+        show_json({"page": str(page), "results": str(page.with_name(RESULTS))})
+    else:
+        print(page)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from augkit.cli.output import fail, note
+from augkit.cli.output import Json, note, resumable, show_json
 from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 from augkit_diffusion.chunks import Cell, Chunk, parse_shard
@@ -56,6 +56,7 @@ def make(
     refill: Refill = False,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that make images at once.")] = 1,
     on: Annotated[str, typer.Option(help="Where they work: local or ray.")] = "local",
+    as_json: Json = False,
 ) -> None:
     """Make the images that are missing.
 
@@ -88,7 +89,7 @@ def make(
     order = ask.make_order(
         recipe, overrides, source, given, registry(), folder=out, seed=seed, groups=groups, device=device
     )
-    with Meter() as meter:
+    with resumable(), Meter() as meter:
         work = open_work(order, progress=meter)
         wanted = how_many.wanted(work.data)
         foresee(work, wanted)
@@ -99,10 +100,9 @@ def make(
             wanted = store.refilled(wanted)
         making = Making(work, store, wanted, part, meter)
         interrupted = making.run(jobs, on)
-    _tell(making, out)
-    if interrupted:
-        fail("interrupted; the same command goes on")
-        raise typer.Exit(130)
+        _tell(making, out, as_json)
+        if interrupted:
+            raise KeyboardInterrupt
 
 
 @dataclass
@@ -201,13 +201,18 @@ def _plain(chunk: Chunk) -> list[object]:
     return [chunk.label, chunk.group, chunk.index, list(chunk.missing)]
 
 
-def _tell(making: Making, out: Path) -> None:
+def _tell(making: Making, out: Path, as_json: bool) -> None:
     """Say what was done."""
     if making.strangers:
         first = making.strangers[0].relative_to(making.store.folder)
         count = len(making.strangers)
         note(f"{count} files in {out} are no images of this store, such as {first}; move them away")
     made = making.written + making.refused
+    kept = len(making.store.images())
+    if as_json:
+        facts = {"made": making.written, "refused": making.refused, "seconds": making.seconds, "kept": kept}
+        show_json({**facts, "store": str(out)})
+        return
     refused = f", {making.refused} refused by the model's safety checker" if making.refused else ""
     speed = f" in {making.seconds:.1f} s, {made / making.seconds:.3g} images/s" if made else ""
-    print(f"{making.written} images made{refused}{speed}; {len(making.store.images())} kept in the store\n{out}")
+    print(f"{making.written} images made{refused}{speed}; {kept} kept in the store\n{out}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from augkit.cli.output import Json, resumable, show_json
 from augkit.errors import AugkitError
 from augkit_diffusion import request as ask_for
 from augkit_diffusion.modifiers import MOST
@@ -29,6 +30,7 @@ def modifiers(
         str | None, typer.Option(help="A server that speaks OpenAI's protocol, for openai/NAME.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one reply.")] = 300.0,
+    as_json: Json = False,
 ) -> None:
     """Let a language model write modifiers of prompts for each class.
 
@@ -60,12 +62,17 @@ def modifiers(
     options = Options(None, api_base, parse_price(usd_per_mtok), budget_usd is not None, timeout)
     model = open_model(llm, options) if missing else None
     spent = 0.0
-    for name in missing:
-        assert model is not None
-        left = None if budget_usd is None else budget_usd - spent
-        phrases, usd = how.ask(model, found.get("names", {}).get(name, name), count, left)
-        spent += usd
-        known[name] = phrases
-        how.store(out, found, llm)
-        print(f"{name}: {', '.join(phrases)}")
+    with resumable():
+        for name in missing:
+            assert model is not None
+            left = None if budget_usd is None else budget_usd - spent
+            phrases, usd = how.ask(model, found.get("names", {}).get(name, name), count, left)
+            spent += usd
+            known[name] = phrases
+            how.store(out, found, llm)
+            if not as_json:
+                print(f"{name}: {', '.join(phrases)}")
+    if as_json:
+        show_json({"asked": missing, "usd": spent, "file": str(out)})
+        return
     print(f"{len(missing)} classes asked for, {len(names) - len(missing)} were there; {spent:.4f} USD\n{out}")

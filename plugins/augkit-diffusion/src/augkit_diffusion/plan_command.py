@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augkit.cli.output import show_json, show_rows
+from augkit.cli.output import Json, show_json, show_rows
 from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 from augkit_diffusion.chunks import Cell
@@ -109,7 +109,7 @@ def plan(
         Path | None, typer.Option(metavar="DIR", help="A store that there is: its images need not be made again.")
     ] = None,
     refill: Refill = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say how many images of which class there are to make, and what they take; nothing is written.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augkit.cli.output import fail, show_json, show_rows
+from augkit.cli.output import Json, resumable, show_json, show_rows
 from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
 from augkit_diffusion.filter_command import StoreFolder
@@ -40,7 +40,7 @@ def replace(
     seeds: Annotated[str, typer.Option(help="Of the trainings: how many (3), or which (0,1,2).")] = "3",
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Trainings at once.")] = 1,
     on: Annotated[str, typer.Option(help="Where: local or ray.")] = "local",
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train with synthetic images in the place of real ones, and compare on the real test set.
 
@@ -59,13 +59,10 @@ def replace(
     read = _checked(recipe, overrides, shares, jobs, on)
     images = opened(Store.open(store), read)
     chosen = variants(classes or [], shares, left_out, images.data)
-    try:
+    with resumable():
         results = Test(read, chosen, numbers).run(
             images, out, jobs, on, lambda line: print(line, file=sys.stderr, flush=True)
         )
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on")
-        raise typer.Exit(130) from None
     _tell(results, out, as_json)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augkit.cli.output import fail, note, show_json, show_rows
+from augkit.cli.output import Json, note, resumable, show_json, show_rows
 from augkit_diffusion import request as ask
 from augkit_diffusion.progress import Meter
 
@@ -51,7 +51,7 @@ def steps(
     seeds: Annotated[str, typer.Option(help="Of these trainings: how many (3), or which (0,1,2).")] = SEEDS,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes at once, for images and trainings.")] = 1,
     on: Annotated[str, typer.Option(help="Where they work: local or ray.")] = "local",
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare images made in few and in many denoising steps: what they are worth, and how fast they are made.
 
@@ -93,15 +93,11 @@ def steps(
             assert whole is not None
             return steps_training.compare(whole, stores, chosen, out, jobs, on, meter.say)
 
-        try:
-            with files.claim(out):
-                if not (out / comparing.MADE).exists():
-                    files.write_json(out / comparing.MADE, {})
-                comparison.make(jobs, on)
-                results = comparing.write(comparison, run, trained if train else None)
-        except KeyboardInterrupt:
-            fail("interrupted; the same command goes on")
-            raise typer.Exit(130) from None
+        with resumable(), files.claim(out):
+            if not (out / comparing.MADE).exists():
+                files.write_json(out / comparing.MADE, {})
+            comparison.make(jobs, on)
+            results = comparing.write(comparison, run, trained if train else None)
     _tell(results, out, as_json)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augkit.cli.output import Json, fail, show_json, show_rows
+from augkit.cli.output import Json, command, resumable, show_json, show_rows
 from augkit.errors import DataError
 from augkit_llm.options import ApiBase, BudgetUsd, Names, Prompts, Rendering, Repairs, Sheet, Timeout, UsdPerMtok, asked
 
@@ -22,7 +22,7 @@ PLACE = {"jobs": "jobs", "on": "on", "limit_minutes": "minutes", "limit_memory":
 """Options that a search which goes on may have others of, and the parts of its place."""
 WITH_RESUME = ("resume", *BUDGETS, *PLACE, "as_json")
 WITH_STATUS = ("status", "as_json")
-WITH_REPORT = ("report", "against")
+WITH_REPORT = ("report", "against", "as_json")
 
 
 def search(
@@ -100,7 +100,8 @@ def search(
         _only(given, WITH_REPORT, "--report tells of a search and changes nothing")
         from augkit_llm.report import write
 
-        print(write(report, against or []))
+        page = write(report, against or [])
+        show_json({"page": str(page)}) if as_json else print(page)
     elif against:
         raise DataError("--against belongs to --report: say whose report it is")
     elif resume is not None:
@@ -144,20 +145,16 @@ def _run(opened: AbstractContextManager[Search], folder: Path, as_json: bool) ->
     from augkit_llm.report import write
     from augkit_llm.search import NO_ANSWER
 
-    try:
-        with opened as search:
-            late = search.late
-            stop = search.run()
-            if stop.reason == HOURS and not late:  # what follows may take hours itself
-                again = f"augkit search --resume {shlex.quote(str(folder))}"
-                search.teller.say(f"the hours are over: the twin is trained and the test set is read by {again}")
-            else:
-                close(search)
-            page = write(folder, registry=search.proposer.registry)
-            facts = search.standing.facts(search.budget)
-    except KeyboardInterrupt:
-        fail(f"interrupted; go on with: augkit search --resume {shlex.quote(str(folder))}")
-        raise typer.Exit(130) from None
+    with resumable(f"go on with: {command(['search', '--resume', str(folder)])}"), opened as search:
+        late = search.late
+        stop = search.run()
+        if stop.reason == HOURS and not late:  # what follows may take hours itself
+            again = f"augkit search --resume {shlex.quote(str(folder))}"
+            search.teller.say(f"the hours are over: the twin is trained and the test set is read by {again}")
+        else:
+            close(search)
+        page = write(folder, registry=search.proposer.registry)
+        facts = search.standing.facts(search.budget)
     if as_json:
         show_json(facts)
     else:

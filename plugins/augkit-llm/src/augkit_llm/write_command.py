@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augkit.cli.output import fail, note
+from augkit.cli.output import Json, fail, note, show_json
 from augkit.errors import AugkitError
 from augkit_llm.options import ApiBase, BudgetUsd, Names, Prompts, Rendering, Repairs, Sheet, Timeout, UsdPerMtok, asked
 
@@ -41,6 +41,7 @@ def write(
     api_base: ApiBase = None,
     timeout: Timeout = 300.0,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Let a language model write a strategy.
 
@@ -61,7 +62,7 @@ def write(
     if llm == "none":
         if data is not None:
             load_recipe(data, found)  # nothing is told of it, but a wrong name is wrong
-        _save(out, *_by_chance(seed, found), found)
+        _save(out, *_by_chance(seed, found), found, as_json)
         return
     options = asked(rendering, api_base, usd_per_mtok, timeout, priced=budget_usd is not None)
     model = open_model(llm, options)
@@ -71,7 +72,7 @@ def write(
     ask = _within(model, budget_usd)
     how: dict[str, Any] = {"repairs": repairs, "ask": ask, "folder": prompts, "temperature": temperature}
     document, told = _by_model(model, request, found, how)
-    _save(out, document, [f"wish: {wish}", f"written by {llm}", told], found)
+    _save(out, document, [f"wish: {wish}", f"written by {llm}", told], found, as_json)
 
 
 def _check_out(out: Path, force: bool) -> None:
@@ -84,7 +85,7 @@ def _check_out(out: Path, force: bool) -> None:
         raise AugkitError("no file can be written here; choose another name", file=out)
 
 
-def _save(out: Path, document: dict[str, Any], header: list[str], found: Registry) -> None:
+def _save(out: Path, document: dict[str, Any], header: list[str], found: Registry, as_json: bool) -> None:
     from augkit.strategy.describe import words
     from augkit_llm.files import write_document, yaml_text
 
@@ -94,6 +95,9 @@ def _save(out: Path, document: dict[str, Any], header: list[str], found: Registr
     except AugkitError:
         print(yaml_text(document, header))  # it may have been paid for
         raise
+    if as_json:
+        show_json({"file": str(out), "name": strategy.name, "hash": strategy.hash, "notes": header})
+        return
     print(f"{words(strategy)}\n\n{header[-1]}\n{out}")
 
 
