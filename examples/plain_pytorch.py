@@ -1,72 +1,72 @@
-"""A policy in a plain PyTorch loop: the images are on the device as uint8, the policy augments each batch there.
+"""A policy in a plain PyTorch loop: uint8 images go in, augmented and normalised ones come out, on their device.
 
-    python examples/plain_pytorch.py
+    python examples/plain_pytorch.py                                    # digits, seconds on a CPU
+    python examples/plain_pytorch.py --data photos/ --policy randaugment  # your images, a folder for each class
 
-The document below is a strategy of its own, with a state for each class: a class that the model gets right is
-augmented more strongly, one that it gets wrong more gently. Copy it and change it.
+Copy it and change it: the lines with `policy` are all that a loop of your own needs.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-from augkit.engine.output import Output
-from augkit.policy import Policy
-
-STRATEGY = {
-    "augkit": 1,
-    "name": "as_strong_as_learned",
-    "palette": ["rotate", "shear_x", "shear_y", "translate_x", "translate_y", "sharpness"],
-    "state": {"level": {"axes": ["classes"], "init": 0.1, "clamp": [0, 0.6]}},
-    "pipeline": [{"pick": {"count": 2, "strength": "level[y] * uniform()"}}],
-    "update": [{"at": "epoch_end", "set": {"level": "level + where(correct / seen > 0.9, 0.05, -0.05)"}}],
-}
+from augkit import Output, Policy
 
 
-def digits(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images [N, 3, 16, 16] uint8, labels [N] int64 and which of them are for training [N] bool."""
-    data = load_digits()
-    images = torch.tensor(data.images * 255 / 16, dtype=torch.float32)[:, None]
-    images = nn.functional.interpolate(images, size=16, mode="bilinear").round().to(torch.uint8).expand(-1, 3, -1, -1)
-    return (
-        images.to(device),
-        torch.tensor(data.target, device=device),
-        torch.arange(len(images), device=device) % 5 != 0,
-    )
+def load(folder: Path | None, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images [N, 3, size, size] uint8 and class numbers [N], of class folders or of scikit-learn's digits."""
+    if folder is None:
+        digits = load_digits()
+        pictures, labels = [Image.fromarray(np.uint8(image * 255 / 16)) for image in digits.images], digits.target
+    else:
+        paths = sorted(folder.glob("*/*.*"))
+        pictures, (_, labels) = (
+            [Image.open(path) for path in paths],
+            np.unique([path.parent.name for path in paths], return_inverse=True),
+        )
+    images = np.stack([np.asarray(picture.convert("RGB").resize((size, size))) for picture in pictures])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
 
-def network() -> nn.Module:
+def network(classes: int) -> nn.Module:
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 16), (16, 32), (32, 64)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 4, 10))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64 * 4, classes))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="folder with a folder of images for each class; digits without it")
+    parser.add_argument("--policy", default="trivialaugment", help="a registered name or a document's path")
+    parser.add_argument("--size", type=int, default=16, help="side of the images")
     parser.add_argument("--epochs", type=int, default=8)
-    epochs = parser.parse_args().epochs
+    args = parser.parse_args()
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images, labels, train = digits(device)
-    chosen = train.nonzero()[:, 0]
-    mean, std = (0.3, 0.3, 0.3), (0.35, 0.35, 0.35)
-    model = network().to(device)
+    images, labels = (tensor.to(device) for tensor in load(args.data, args.size))
+    held_out = torch.arange(len(images), device=device) % 5 == 0  # every fifth is never trained on
+    chosen = (~held_out).nonzero()[:, 0]
+    counts = labels[chosen].bincount().tolist()
+    model = network(len(counts)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 
-    counts = labels[train].bincount().tolist()
-    policy = Policy.load(STRATEGY, class_counts=counts, num_samples=len(images), out=Output(mean=mean, std=std))
+    out = Output(mean=0.3, std=0.35)
+    policy = Policy.load(args.policy, class_counts=counts, num_samples=len(images), epochs=args.epochs, out=out)
 
-    for epoch in range(epochs):
+    for epoch in range(args.epochs):
         model.train()
         for index in chosen[torch.randperm(len(chosen), device=device)].split(64):
-            x, targets = policy(images[index], labels[index], index=index)  # uint8 in, normalised float32 out
-            logits = model(x)
-            policy.observe(logits)
+            inputs, targets = policy(images[index], labels[index], index=index)
+            logits = model(inputs)
+            policy.observe(logits)  # a strategy that learns reads the answers
             loss = nn.functional.cross_entropy(logits, targets)
             optimizer.zero_grad()
             loss.backward()
@@ -75,10 +75,9 @@ def main() -> None:
 
         model.eval()
         with torch.inference_mode():
-            held_out = (images[~train] / 255 - mean[0]) / std[0]
-            right = (model(held_out).argmax(1) == labels[~train]).float().mean().item()
-        levels = ", ".join(f"{level:.2f}" for level in policy.memory.values[""]["level"].tolist())
-        print(f"epoch {epoch}: top-1 {100 * right:.1f} %, strength by class {levels}")
+            answers = model((images[held_out] / 255 - 0.3) / 0.35).argmax(1)
+        print(f"epoch {epoch}: top-1 {100 * (answers == labels[held_out]).float().mean():.1f} %")
+    print(f"the last batch's first image: {policy.last_plan.describe(0)}")
 
 
 if __name__ == "__main__":
