@@ -142,7 +142,9 @@ def curves(
         opacity=alt.condition(picked, alt.value(1.0), alt.value(0.15)),
     )
     tip = [alt.Tooltip("series:N", title="line"), alt.Tooltip("epoch:Q"), alt.Tooltip("value:Q", format=form)]
-    lines = base.mark_line(strokeWidth=1.8, point={"size": 60 if single else 14}).encode(y=y, tooltip=tip)
+    lines = base.mark_line(strokeWidth=1.8, strokeJoin="round", point={"size": 60 if single else 14}).encode(
+        y=y, tooltip=tip
+    )
     parts = [lines.add_params(picked)]
     if any("low" in row for row in rows):
         spread = base.mark_area().encode(
@@ -232,7 +234,7 @@ def lines_by_class(lines: Sequence[tuple[str, np.ndarray]], classes: Sequence[Ma
     drawn = (
         alt.Chart(alt.Data(values=data))
         .transform_flatten(["class", "n", "band", "v", "low", "high"])
-        .mark_line(strokeWidth=1.5, point={"size": 40})
+        .mark_line(strokeWidth=1.5, strokeJoin="round", point={"size": 40})
         .encode(
             x=alt.X(
                 "class:N",

@@ -60,7 +60,7 @@ def map_of(
     tip += [alt.Tooltip("v:Q", title=unit, format=".3~f")]
     few = len(names) <= NAMED
     labels = alt.Axis(labelLimit=110, labelOverlap=False) if few else alt.Axis(labels=False, ticks=False)
-    title = "classes, most training images on top" if counts is not None else None
+    title = "classes, most images on top" if counts is not None else None
     drawn = alt.Chart(alt.Data(values=data)).transform_flatten(["v", "at"] if columns else ["v", "at", "to"])
     drawn = drawn.transform_filter("isValid(datum.v)")
     if columns is not None:
