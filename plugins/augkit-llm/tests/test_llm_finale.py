@@ -158,6 +158,7 @@ def test_a_reading_is_what_training_with_the_test_set_would_have_told(tmp_path: 
         read_test(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.slow
 def test_a_raised_budget_reads_the_test_for_a_new_best_and_tells_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ def checked(document: Mapping[str, Any], parents: Sequence[Mapping[str, Any]] = 
 
 
 @given(SEEDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_random_document_is_one_that_a_search_may_train(seed: int) -> None:
     document = random_document(rng(seed), REGISTRY)
     checked(document)
@@ -51,7 +51,7 @@ def test_a_random_document_is_one_that_a_search_may_train(seed: int) -> None:
 
 
 @given(SEEDS, st.sampled_from(["m1", "m2", "m3"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_mutation_is_valid_and_another_strategy(seed: int, operator: str) -> None:
     before = parent(seed)
     copy = json.loads(json.dumps(before))

@@ -114,6 +114,7 @@ NO_RESULT = {"--out", "--resume", "--status", "--report", "--against", "--jobs",
 """Options that change no result, or stand in the resolved recipe."""
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_same_search_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names each option that there is, and a search begun by it has the same settings, limits and archive."""
     said = {
@@ -165,8 +166,13 @@ def heights(*values: float) -> list[dict[str, Any]]:
     ("values", "outcome", "words"),
     [
         ((0.95, 0.9, 0.92, 0.91), "beat", "The LLM beat random search."),
-        ((0.02, 0.03, 0.04, 0.05), "did not beat", "The LLM did not beat random search; it was worse"),
-        ((0.5, 0.47, 0.48, 0.49), "cannot be told", "the difference is within the error"),
+        pytest.param(
+            *((0.02, 0.03, 0.04, 0.05), "did not beat", "The LLM did not beat random search; it was worse"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *((0.5, 0.47, 0.48, 0.49), "cannot be told", "the difference is within the error"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_whether_a_model_beat_random_search(
