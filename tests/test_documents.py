@@ -140,6 +140,11 @@ def test_python_runs_from_top_to_bottom(page: Path, workplace: Path) -> None:
                 exec(compile(body, str(page), "exec"), namespace)
 
 
+def test_a_preview_of_own_images_is_two_minutes_of_reading_away() -> None:
+    read, found, _ = (ROOT / "docs/index.md").read_text().partition("augkit preview trivialaugment --data photos/")
+    assert found and len(read.split()) < 2 * 150, "a slow reader reads 150 words a minute"
+
+
 @pytest.mark.parametrize("library", OPTIONAL)
 def test_blocks_of_a_library_that_is_no_dependency_are_run_where_it_is(library: str) -> None:
     shown = [body for page in PAGES for body in blocks(page, "python") if f"import {library}\n" in body]
