@@ -49,6 +49,7 @@ def page(make: Callable[[], Policy], samples: Samples, *, data: str = "", comman
         "size": side,
         "kept": KEPT,
         "tile": min(KEPT, side * max(1, ENLARGED // side)),
+        "longest": max(len(frame.label) for own in board.frames for frame in own),
         "source": data,
         "command": command,
         "epoch": epoch if {"epoch", "step"} & policy.strategy.reads else None,

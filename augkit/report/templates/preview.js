@@ -34,7 +34,7 @@
       tile.parentElement.classList.toggle("same", same);
       changed += !same;
     }
-    document.getElementById("changed").textContent = `${changed} of ${tiles.length} drawn pictures differ from their image.`;
+    document.getElementById("changed").textContent = `${changed} of ${tiles.length} pictures changed`;
     if (!tip.hidden && tiles.includes(document.activeElement)) tell(document.activeElement);
   }
   if (slider) {
