@@ -63,9 +63,10 @@ def pipeline(vocabulary: Path, *, checker: bool, seed: int) -> Any:
 def save_xl(folder: Path) -> Path:
     """The same as Stable Diffusion XL is built: two text encoders, and no safety checker."""
     from augkit_diffusion.pipelines import quiet
-    from transformers import CLIPTextModelWithProjection
 
     with quiet() as diffusers, torch.random.fork_rng([]):
+        from transformers import CLIPTextModelWithProjection  # which cannot be imported before
+
         small = pipeline(folder.parent / "vocabulary", checker=False, seed=0)
         config = small.text_encoder.config
         config.projection_dim = 32

@@ -118,10 +118,12 @@ class Fit:
 
         Raises:
             DataError: a class has no image in a group, so that nothing is known of it.
+            AugkitError: memory is short.
         """
         import torch
 
         from augkit_diffusion.fit_model import noise, sample
+        from augkit_diffusion.pipelines import enough_memory
 
         model, shape, device = self.model, self.shape, self.context.device
         images: list[np.ndarray | None] = []
@@ -130,9 +132,10 @@ class Fit:
             more = self.batch - len(part)
             labels = torch.tensor([self.label(wish) for wish in part] + [shape.none] * more, device=device)
             start = noise([wish.seed for wish in part] + [0] * more, shape).to(device)
-            made = sample(
-                model, shape, labels, start, steps=self.steps, guidance=self.guidance, precision=self.plan.precision
-            )
+            with enough_memory("make fewer images at once (--batch 8)"):
+                made = sample(
+                    model, shape, labels, start, steps=self.steps, guidance=self.guidance, precision=self.plan.precision
+                )
             images += list(made[: len(part)])
         return images
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from augkit.errors import AugkitError, StateError
 from augkit.lab.folder import write
+from augkit_diffusion.pipelines import enough_memory
 
 if TYPE_CHECKING:
     from augkit.integrations.keyed import Keyed
@@ -183,7 +184,7 @@ def run(training: Learner, folder: Path, mark: str, every: float, tell: Callable
     training.load(folder, mark)
     told = saved = time.monotonic()
     while training.step < training.plan.steps:
-        training.advance()
+        _advance(training)
         now, end = time.monotonic(), training.step == training.plan.steps
         save = end or now - saved >= every
         if save or now - told >= PAUSE:
@@ -194,14 +195,20 @@ def run(training: Learner, folder: Path, mark: str, every: float, tell: Callable
             saved = time.monotonic()
 
 
+def _advance(training: Learner) -> None:
+    """A step; raises AugkitError where memory is short for it."""
+    with enough_memory(f"say a --option train_batch smaller than {training.plan.batch}"):
+        training.advance()
+
+
 def time_of(training: Learner) -> float:
     """Seconds of a step, measured by taking a few, which changes the weights."""
     for _ in range(WARM_UP_STEPS):
-        training.advance()
+        _advance(training)
     training.told()  # waits for an accelerator
     begin, steps = time.perf_counter(), 0
     while steps < TIMED_STEPS and (not steps or time.perf_counter() - begin < TIMED_SECONDS):
-        training.advance()
+        _advance(training)
         steps += 1
     training.told()
     return (time.perf_counter() - begin) / steps

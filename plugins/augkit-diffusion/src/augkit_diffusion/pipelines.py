@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "float16", "bf16", "float32"]
 Memory = Literal["auto", "low"]
 Task = Literal["text", "image"]
+SHORT = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "_status_alloc_failed")
+"""What torch says of memory, besides errors of a kind of their own: CUDA, CPUs, C++, and CUDA's libraries."""
 LOADERS: Mapping[Task, str] = {"text": "AutoPipelineForText2Image", "image": "AutoPipelineForImage2Image"}
 
 
@@ -70,9 +72,7 @@ class Pipeline:
         return pipe
 
     def _load(self) -> Any:
-        import torch
-
-        path, kinds = self.folder.path, {"float16": torch.float16, "bf16": torch.bfloat16, "float32": torch.float32}
+        path = self.folder.path
         more: dict[str, Any] = {}
         if self.folder.safety_checker == "off":
             more = {"safety_checker": None, "requires_safety_checker": False}
@@ -80,7 +80,7 @@ class Pipeline:
             try:
                 pipe = getattr(diffusers, LOADERS[self.task]).from_pretrained(
                     str(path),
-                    torch_dtype=kinds[self.precision],
+                    torch_dtype=kinds()[self.precision],
                     use_safetensors=True,
                     local_files_only=True,
                     variant=self.folder.variant,
@@ -141,25 +141,21 @@ class Pipeline:
         Raises:
             AugkitError: the pipeline cannot make these, memory is short even so, or numbers overflow.
         """
-        try:
-            return self._drawn(request, steps, guidance, size, strength)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if self.low:
-                raise AugkitError("out of memory; make fewer images at once (--batch 1)") from error
-        from augkit.cli.output import note
+        if not self.low:
+            try:
+                return self._drawn(request, steps, guidance, size, strength)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            from augkit.cli.output import note
 
-        note("out of memory: going on with --option memory=low, which may change the last bits of images")
-        self.low = True
-        _free(self.device)
-        spare_memory(self.pipe)
-        try:
+            note("out of memory: going on with --option memory=low, which may change the last bits of images")
+            self.low = True
+            self._settle()
+            _free(self.device)
+            spare_memory(self.pipe)
+        with enough_memory("make fewer images at once (--batch 1)"):
             return self._drawn(request, steps, guidance, size, strength)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise AugkitError("out of memory; make fewer images at once (--batch 1)") from error
 
     def _drawn(
         self, request: Request, steps: int, guidance: float | None, size: int, strength: float | None
@@ -183,12 +179,21 @@ class Pipeline:
         elif "height" in self.parameters:
             arguments |= {"height": size, "width": size}
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), quiet():
                 made = self.pipe(**arguments)
         except ValueError as error:  # diffusers checks what it is asked
             raise AugkitError(f"{self.folder.kind} refuses this: {' '.join(str(error).split())[:200]}") from error
         flags = getattr(made, "nsfw_content_detected", None) or [False] * len(request.prompts)
         return [None if flag else self._pixels(image) for image, flag in zip(made.images, flags, strict=True)]
+
+    def _settle(self) -> None:
+        """Give the autoencoder its precision back: some pipelines run it in float32, and an error leaves it there."""
+        import torch
+
+        vae, wanted = getattr(self.pipe, "vae", None), kinds()[self.precision]
+        if vae is not None and vae.dtype != wanted:
+            with torch.inference_mode(), quiet():  # in inference mode its weights were changed, too
+                vae.to(dtype=wanted)
 
     def _pixels(self, image: np.ndarray) -> np.ndarray:
         if not np.isfinite(image).all():
@@ -211,9 +216,20 @@ def pick_precision(wanted: Precision, device: torch.device) -> str:
     return wanted
 
 
+def kinds() -> Mapping[str, torch.dtype]:
+    """torch's types of the precisions."""
+    import torch
+
+    return {"float16": torch.float16, "bf16": torch.bfloat16, "float32": torch.float32}
+
+
 def spare_memory(pipe: Any) -> None:
-    """Attention in slices, and the decoder one image and one tile at a time."""
-    pipe.enable_attention_slicing()
+    """The decoder one image and one tile at a time; attention in slices only where torch holds all of it at once.
+
+    On CPUs and on GPUs of CUDA torch's own attention holds no such matrix, so that slices would take more memory.
+    """
+    if pipe.device.type == "mps":
+        pipe.enable_attention_slicing()
     for way in ("enable_slicing", "enable_tiling"):
         if hasattr(getattr(pipe, "vae", None), way):
             getattr(pipe.vae, way)()
@@ -224,9 +240,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     told = str(error).lower()
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in told for words in SHORT)
     )
+
+
+@contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Turn what is raised where memory is short into a sentence.
+
+    Raises:
+        AugkitError: it was.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise AugkitError(f"out of memory; {advice}") from error
 
 
 def _free(device: torch.device) -> None:
@@ -235,8 +266,9 @@ def _free(device: torch.device) -> None:
     import torch
 
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    module = getattr(torch, device.type, None)  # torch.cuda, torch.xpu, torch.mps; torch.cpu keeps nothing back
+    if hasattr(module, "empty_cache"):
+        module.empty_cache()
 
 
 @contextmanager
