@@ -266,7 +266,7 @@ def _free(device: torch.device) -> None:
     import torch
 
     gc.collect()
-    module = getattr(torch, device.type, None)  # torch.cuda, torch.xpu, torch.mps; torch.cpu keeps nothing back
+    module: Any = getattr(torch, device.type, None)  # torch.cuda, torch.xpu, torch.mps; torch.cpu keeps nothing back
     if hasattr(module, "empty_cache"):
         module.empty_cache()
 
