@@ -17,8 +17,9 @@ from typer.testing import CliRunner, Result
 
 from augkit.cli.app import build
 from augkit.lab import folder as files
+from augkit.lab.compare import compare
+from augkit.lab.grid import plan
 from augkit.lab.reports import page, write
-from augkit.lab.run import train
 from augkit.lab.run_facts import read_run
 from augkit.plugins import load_registry
 
@@ -40,15 +41,19 @@ update:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two policies with three seeds each."""
-    folder = tmp_path_factory.mktemp("runs")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two policies with three seeds each, compared."""
+    folder = tmp_path_factory.mktemp("report")
     (folder / "level.yaml").write_text(DOCUMENT)
-    for policy in ("none", str(folder / "level.yaml")):
-        for seed in range(3):
-            out = folder / "all" / f"{Path(policy).stem}-{seed}"
-            train("demo", [*QUICK, "data.validation=0.1", f"policy={policy}", f"seed={seed}"], out)
-    return folder / "all"
+    grid = plan("demo", ["none", str(folder / "level.yaml")], overrides=[*QUICK, "data.validation=0.1"])
+    compare(grid, folder / "cmp", say=lambda line: None)
+    return folder / "cmp"
+
+
+@pytest.fixture(scope="module")
+def runs(comparison: Path) -> Path:
+    """The folder of its runs."""
+    return comparison / "runs"
 
 
 class Page(HTMLParser):
@@ -86,8 +91,8 @@ def asked(*words: str | Path) -> Result:
 
 
 def test_a_run_is_told_from_its_files(runs: Path) -> None:
-    told = Page(page([runs / "level-0"]))
-    summary = json.loads((runs / "level-0" / files.SUMMARY).read_text())
+    told = Page(page([runs / "level-ce-seed0"]))
+    summary = json.loads((runs / "level-ce-seed0" / files.SUMMARY).read_text())
     assert f"the model is right for {100 * summary['test']['all']:.1f} %" in told.text
     assert f"few {100 * summary['test']['few']:.1f} %" in told.text
     for words in (
@@ -108,12 +113,12 @@ def test_a_run_is_told_from_its_files(runs: Path) -> None:
 
 def test_the_charts_hold_what_the_policy_did(runs: Path) -> None:
     """The numbers in the page are those of operators.json, class by class and operator by operator."""
-    use = json.loads((runs / "level-0" / files.OPERATORS).read_text())
-    run = read_run(runs / "level-0", load_registry())
+    use = json.loads((runs / "level-ce-seed0" / files.OPERATORS).read_text())
+    run = read_run(runs / "level-ce-seed0", load_registry())
     assert run.use is not None and run.use.operators == use["operators"]
     assert run.use.used.tolist() == use["used"] and run.use.seen.tolist() == use["seen"]
     assert run.use.strength_sum == pytest.approx(np.array(use["strength_used"]), abs=1e-3)
-    specs = [json.loads(text) for text in Page(page([runs / "level-0"])).scripts if text.startswith('{"config"')]
+    specs = [json.loads(text) for text in Page(page([runs / "level-ce-seed0"])).scripts if text.startswith('{"config"')]
     values = [spec["data"]["values"] for spec in specs if "data" in spec]
     first = next(rows for rows in values if rows[0].get("at") == use["operators"])
     order = sorted(range(10), key=lambda k: -run.classes[k]["count"])
@@ -122,7 +127,7 @@ def test_the_charts_hold_what_the_policy_did(runs: Path) -> None:
 
 
 def test_without_a_checkpoint_the_page_says_what_is_missing(runs: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(runs / "level-0", tmp_path / "run"))
+    folder = Path(shutil.copytree(runs / "level-ce-seed0", tmp_path / "run"))
     (folder / files.CHECKPOINT).unlink()
     told = Page(page([folder]))
     assert "There is no checkpoint in this folder" in told.text and "What the policy learned" not in told.text
@@ -130,10 +135,10 @@ def test_without_a_checkpoint_the_page_says_what_is_missing(runs: Path, tmp_path
 
 
 def test_a_changed_document_is_not_told_as_the_run_s(runs: Path, tmp_path: Path) -> None:
-    document = runs.parent / "level.yaml"
+    document = runs.parent.parent / "level.yaml"
     document.write_text(DOCUMENT.replace("count: 2", "count: 3"))
     try:
-        told = Page(page([runs / "level-0"]))
+        told = Page(page([runs / "level-ce-seed0"]))
     finally:
         document.write_text(DOCUMENT)
     assert "has changed since this run was trained" in told.text and "draws 3 operators" not in told.text
@@ -144,35 +149,79 @@ def test_a_run_under_way_is_told_as_far_as_it_is(runs: Path, tmp_path: Path) -> 
     folder = tmp_path / "run"
     folder.mkdir()
     for name in (files.RECIPE, files.ENVIRONMENT, files.METRICS, files.CHECKPOINT):
-        shutil.copy(runs / "level-0" / name, folder / name)
+        shutil.copy(runs / "level-ce-seed0" / name, folder / name)
     told = Page(page([folder]))
     assert "This run has not ended: after 2 of 2 epochs" in told.text and "level by class and epoch" in str(told.charts)
     assert not any(one.startswith("Bars") for one in told.charts)
 
 
 def test_names_cannot_become_markup(runs: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(runs / "level-0", tmp_path / "run"))
+    folder = Path(shutil.copytree(runs / "level-ce-seed0", tmp_path / "run"))
     table = (folder / files.PER_CLASS).read_text()
     (folder / files.PER_CLASS).write_text(table.replace("\n0,0,", '\n0,"' + EVIL.replace('"', '""') + '",'))
     text = page([folder])
     assert EVIL not in text and EVIL in Page(text).text
-    assert len(re.findall(r"<script", text)) == len(re.findall(r"<script", page([runs / "level-0"])))
+    assert len(re.findall(r"<script", text)) == len(re.findall(r"<script", page([runs / "level-ce-seed0"])))
 
 
-def test_seeds_are_compared_in_pairs(runs: Path) -> None:
+def test_a_comparison_says_what_can_be_told(comparison: Path) -> None:
+    results = json.loads((comparison / "results.json").read_text())
+    told = Page(page([comparison]))
+    found = next(row["difference"] for row in results["rows"] if row["difference"])
+    answer = told.text.partition("Comparison in")[2]
+    if found["low"] <= 0 <= found["high"]:
+        assert "Cannot be told from none: level (3 seeds, 95 % intervals)" in answer
+    else:
+        side = "Above" if found["mean"] > 0 else "Below"
+        assert f"{side} none on test images: level by {abs(found['mean']):.1f} points (3 seeds" in answer
+    assert any(one.startswith("Differences to none: level") for one in told.charts)
+    assert f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]" in told.text
+    assert results["command"] in told.text and "draws 2 operators from the palette" in told.text
+    assert told.headings[0] == 1 and all(b <= a + 1 for a, b in zip(told.headings, told.headings[1:], strict=False))
+
+
+def test_a_comparison_under_way_or_without_its_runs(comparison: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(comparison, tmp_path / "cmp"))
+    shutil.rmtree(folder / "runs" / "none-ce-seed2")
+    told = Page(page([folder])).text
+    assert "1 of 6 run folders are gone" in told and "Test accuracy in %" in told
+    (folder / "results.json").unlink()
+    (folder / "runs" / "none-ce-seed1" / files.SUMMARY).unlink()
+    told = Page(page([folder])).text
+    assert "This comparison has not ended: 4 of 6 runs are told" in told and "none-ce-seed1 is left out: 2 of 2" in told
+    shutil.copy(comparison / "results.json", folder)
+    shutil.rmtree(folder / "runs")
+    bare = Page(page([folder]))
+    assert "6 of 6 run folders are gone" in bare.text and len(bare.charts) == 1  # the differences
+
+
+def test_runs_named_one_by_one_are_told_as_a_comparison_is(comparison: Path) -> None:
+    """Paired differences, means and intervals are those of the comparison's own results."""
+    from augkit.lab.several import several
+
+    results = json.loads((comparison / "results.json").read_text())
+    found = several(sorted((comparison / "runs").glob("*")), load_registry(), "none").results
+    rows = {row["policy"]: row for row in found["rows"]}
+    assert found["differences_looked_at"] == results["differences_looked_at"] == 1
+    for row in results["rows"]:
+        mine = rows[row["policy"]]
+        assert {name: mine[name] for name in ("all", "few", "difference", "seeds")} == {
+            name: row[name] for name in ("all", "few", "difference", "seeds")
+        }
+
+
+def test_runs_of_a_folder_are_seeds_of_their_kinds(runs: Path) -> None:
     assert write([runs]) == runs / "report.html"
     text = (runs / "report.html").read_text()
-    told = Page(text)
-    answer = told.text.partition("6 runs of demo")[2]
-    assert re.search(r"(level|none) (by \d+\.\d points )?\(3 seeds, 95 % intervals\)", answer), answer[:300]
-    assert any(one.startswith("Differences to none: level") for one in told.charts)
-    assert any(one.startswith("validation accuracy, at the end: level") for one in told.charts)
-    assert '"low"' in text and "none-2" in told.text
     (runs / "report.html").unlink()
+    told = Page(text)
+    assert "6 runs of demo" in told.text and "(3 seeds, 95 % intervals)" in told.text
+    assert any(one.startswith("validation accuracy, at the end: level") for one in told.charts)
+    assert '"low"' in text and "none-ce-seed2" in told.text
 
 
 def test_one_kind_of_run_has_no_difference(runs: Path) -> None:
-    told = Page(page([runs / "level-0", runs / "level-1"]))
+    told = Page(page([runs / "level-ce-seed0", runs / "level-ce-seed1"]))
     assert "There is no difference to tell" in told.text and not any("Differences" in one for one in told.charts)
     assert "Differences are paired" not in told.text
 
@@ -191,17 +240,17 @@ def test_what_is_no_run_is_refused_in_one_sentence(runs: Path, tmp_path: Path) -
     empty, begun = tmp_path / "empty", tmp_path / "begun"
     empty.mkdir()
     begun.mkdir()
-    shutil.copy(runs / "none-0" / files.RECIPE, begun)
-    broken = Path(shutil.copytree(runs / "none-0", tmp_path / "broken"))
+    shutil.copy(runs / "none-ce-seed0" / files.RECIPE, begun)
+    broken = Path(shutil.copytree(runs / "none-ce-seed0", tmp_path / "broken"))
     (broken / files.SUMMARY).write_text("{")
     wrong = [
         ([tmp_path / "nothing"], "there is no such folder"),
         ([empty], "this is the folder of no run"),
         ([begun], "no epoch of this run has ended yet"),
         ([broken], "summary.json: this file cannot be read"),
-        ([runs / "none-0", begun.parent / "broken"], "summary.json: this file cannot be read"),
-        ([runs / "none-0", runs / "none-0", "--out", tmp_path / "r.html"], "this run is there twice"),
-        ([runs / "none-0", "--out", tmp_path / "no" / "r.html"], "the page cannot be written"),
+        ([runs / "none-ce-seed0", begun.parent / "broken"], "summary.json: this file cannot be read"),
+        ([runs / "none-ce-seed0", runs / "none-ce-seed0", "--out", tmp_path / "r.html"], "this run is there twice"),
+        ([runs / "none-ce-seed0", "--out", tmp_path / "no" / "r.html"], "the page cannot be written"),
     ]
     for words, why in wrong:
         answer = asked(*words)
@@ -210,7 +259,7 @@ def test_what_is_no_run_is_refused_in_one_sentence(runs: Path, tmp_path: Path) -
 
 
 def test_the_verb_says_where_the_page_is(runs: Path, tmp_path: Path) -> None:
-    done = asked(runs / "none-0", "--out", tmp_path / "r.html", "--json")
+    done = asked(runs / "none-ce-seed0", "--out", tmp_path / "r.html", "--json")
     assert json.loads(done.stdout) == {"page": str(tmp_path / "r.html"), "bytes": (tmp_path / "r.html").stat().st_size}
     text = (tmp_path / "r.html").read_text()
     assert "has none, or mixes images instead" in text and not re.search(r"""(src|href)=["']?(https?:)?//""", text)
@@ -218,7 +267,7 @@ def test_the_verb_says_where_the_page_is(runs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_in_a_browser(runs: Path, tmp_path: Path, browser: Browser) -> None:
-    with browser.opened(write([runs / "level-0"], tmp_path / "run.html")) as opened:
+    with browser.opened(write([runs / "level-ce-seed0"], tmp_path / "run.html")) as opened:
         opened.wait_for_function("[...document.querySelectorAll('figure.chart')].every(one => one.dataset.drawn)")
         bars = opened.locator(".vega svg .mark-rect path").first
         bars.scroll_into_view_if_needed()
@@ -237,7 +286,7 @@ def test_in_a_browser(runs: Path, tmp_path: Path, browser: Browser) -> None:
         copied = opened.evaluate("navigator.clipboard.readText()").split("\n")
         assert len(copied) == 11 and copied[0].split("\t")[:3] == ["class", "band", "training images"]
         assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    with browser.opened(write([runs], tmp_path / "all.html"), dark=True, width=400) as opened:
+    with browser.opened(write([runs.parent], tmp_path / "all.html"), dark=True, width=400) as opened:
         opened.wait_for_function("[...document.querySelectorAll('figure.chart')].every(f => f.dataset.drawn == 'dark')")
         assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
         wide = (

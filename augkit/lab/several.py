@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from augkit.errors import AugkitError, DataError
+from augkit.lab import folder as files
 from augkit.lab import paired, tables
 from augkit.lab.compare import COLUMNS, MEASURED, RESULTS
 from augkit.lab.grid import GRID, RUNS
@@ -37,31 +38,38 @@ def read_comparison(folder: Path, registry: Registry) -> Comparison:
         raise DataError(
             f"this comparison cannot be read ({error}); the same augkit compare writes its results anew", file=folder
         ) from error
-    found = several(places or sorted((folder / RUNS).glob("*")), registry, grid["control"])
-    found.folder = folder
-    wanted = len(grid["policies"]) * len(grid["losses"]) * len(grid["seeds"])
+    places = [place for place in places or sorted((folder / RUNS).glob("*")) if (place / files.RECIPE).is_file()]
     if stored is None:
-        there = sum(len(one.runs) for one in found.series)
+        found = several(places, registry, grid["control"], folder)
+        there, wanted = sum(len(one.runs) for one in found.series), len(grid["policies"]) * len(grid["losses"])
+        wanted *= len(grid["seeds"])
         found.warnings.insert(0, f"This comparison has not ended: {there} of {wanted} runs are told.")
         return found
+    found = several(places, registry, grid["control"], folder) if places else Comparison(folder, "", {}, [], [], [])
+    gone = len(stored["runs"]) - len(places)
+    if gone:
+        found.warnings.append(f"{gone} of {len(stored['runs'])} run folders are gone: the charts are of the others.")
     found.title = f"{stored['recipe']}, compared"
     found.results, found.lines, found.notes = stored, tables.rows(stored), tables.notes(stored)
     found.command = stored["command"]
     return found
 
 
-def several(folders: Sequence[Path], registry: Registry, control: str = "none") -> Comparison:
+def several(
+    folders: Sequence[Path], registry: Registry, control: str = "none", folder: Path | None = None
+) -> Comparison:
     """Runs by kind, seeds together, with paired differences to a control where the same seeds were trained with it.
 
     Args:
         folders: of runs. Those that have not ended are named in `warnings`.
         registry: of policies.
         control: the policy that others are compared with; without a run of it that of the first folder.
+        folder: of the comparison that they belong to.
 
     Raises:
         DataError: none of them has ended, one is there twice, or a file is damaged.
     """
-    runs, warnings = _finished(folders, registry)
+    runs, warnings = _finished(folders, registry, folder)
     kinds: dict[Kind, list[Run]] = {}
     for run in runs:
         own = kinds.setdefault(_kind(run), [])
@@ -94,16 +102,16 @@ def several(folders: Sequence[Path], registry: Registry, control: str = "none") 
     names = _names(list(kinds))
     series = [Series(names[kind], sorted(own, key=lambda run: run.recipe["seed"])) for kind, own in kinds.items()]
     title = f"{len(runs)} runs of {', '.join(dict.fromkeys(run.recipe['name'] for run in runs))}"
-    return Comparison(None, title, results, _lines(results), notes, series, warnings)
+    return Comparison(folder, title, results, _lines(results), notes, series, warnings)
 
 
-def _finished(folders: Sequence[Path], registry: Registry) -> tuple[list[Run], list[str]]:
+def _finished(folders: Sequence[Path], registry: Registry, of: Path | None) -> tuple[list[Run], list[str]]:
     runs, warnings = [], []
     for folder in folders:
         try:
             run = read_run(folder, registry)
         except AugkitError as error:
-            if len(folders) == 1 or (folder / "summary.json").exists():
+            if len(folders) == 1 or (folder / files.SUMMARY).exists():
                 raise
             warnings.append(f"{folder}: {getattr(error, 'message', error)}")
             continue
@@ -113,15 +121,13 @@ def _finished(folders: Sequence[Path], registry: Registry) -> tuple[list[Run], l
             why = "it leaves its test set alone" if run.finished else f"{len(run.records)} of {run.epochs} epochs"
             warnings.append(f"{folder} is left out: {why}.")
     if not runs:
-        raise DataError(
-            "no run here has ended; report one of them by itself", file=folders[0].parent if folders else None
-        )
+        raise DataError("no run here has ended; report one of them by itself", file=of or folders[0].parent)
     return runs, warnings
 
 
 def _kind(run: Run) -> Kind:
     """What runs with other seeds have in common: policy, loss, recipe, and the hashes without policy and with it."""
-    recipe = read_recipe(run.folder / "recipe.yaml")
+    recipe = read_recipe(run.folder / files.RECIPE)
     plain = recipe.model_copy(update={"seed": 0})
     base = plain.model_copy(update={"policy": type(recipe.policy)()})
     return run.policy, run.recipe["loss"]["name"], run.recipe["name"], base.hash, plain.hash

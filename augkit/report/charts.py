@@ -34,8 +34,10 @@ def _series(names: Sequence[str], of: Sequence[str] = ()) -> alt.Scale:
     return alt.Scale(domain=list(names), range=colors)
 
 
-def _legend(title: str | None = None, names: Sequence[str] = ()) -> alt.Legend:
-    """Above the chart, so that a narrow page has room for both."""
+def _legend(title: str | None = None, names: Sequence[str] = ()) -> alt.Legend | None:
+    """Above the chart, so that a narrow page has room for both; none for a single line."""
+    if len(names) == 1:
+        return None
     wide = sum(len(name) + 4 for name in names) > 44
     return alt.Legend(
         title=title, orient="top", columns=2 if wide else 0, labelLimit=170, symbolLimit=30, symbolOpacity=1

@@ -22,18 +22,17 @@ TOLD = 4
 
 def page(found: Comparison) -> str:
     """The page as HTML; all names in it are text, whatever they say."""
-    first = found.series[0].runs[0]
     facts = {
         "found": found,
         "answer": answer(found.results),
         "differences": differences(found.results),
-        "by_class": by_class(found.series),
-        "curves": list(curves(found.series)),
+        "by_class": by_class(found.series) if found.series else "",
+        "curves": list(curves(found.series)) if found.series else [],
         "did": list(did(found.series)),
         "more": max(0, len(found.series) - MOST),
         "strategies": {run.policy: run for one in found.series for run in one.runs},
         "recipe": yaml.safe_dump(_shared(found.series), sort_keys=False, allow_unicode=True),
-        "environment": flat(first.environment),
+        "environment": flat(found.series[0].runs[0].environment) if found.series else [],
         "percent": percent,
     }
     return render("comparison.html.j2", facts)
@@ -175,4 +174,5 @@ def _curves(
 def _shared(series: Sequence[Series]) -> dict[str, Any]:
     """The parts of the recipe that all runs have in common."""
     recipes = [run.recipe for one in series for run in one.runs]
-    return {name: value for name, value in recipes[0].items() if all(other.get(name) == value for other in recipes)}
+    first = recipes[0] if recipes else {}
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in recipes)}

@@ -71,7 +71,7 @@ def map_of(
             "x": alt.X("at:Q", title="epoch (from 0)", axis=alt.Axis(tickMinStep=1, format="d"), scale=scale),
             "x2": "to:Q",
         }
-    legend = alt.Legend(title=unit, orient="top", gradientLength=180)
+    legend = alt.Legend(title=unit, orient="top", gradientLength=180, tickCount=4)
     drawn = (
         drawn.mark_rect()
         .encode(

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from augkit.report import charts, policy_charts
 from augkit.report.charts import GROUPS
 from augkit.report.facts import Run
+from augkit.report.maps import map_of
 from augkit.report.page import render
 
 SAID = {"test": "test", "val": "validation"}
@@ -109,12 +110,32 @@ def learning(run: Run) -> Iterator[Markup]:
     yield charts.curves(
         losses, "training loss", f"Training loss from {first['loss']:.3g} to {last['loss']:.3g}.", percent=False
     )
+    yield from _by_class_learned(run)
     kept = [record for record in run.records if "constraint" in record]
-    for name, words in (("slack", "slack of the constraint"), ("mu", "its multiplier mu, after the epoch")):
+    for name, what, caption in CONSTRAINT:
         if kept and all(name in record["constraint"] for record in kept):
-            line = [{"epoch": r["epoch"], "series": words, "value": r["constraint"][name]} for r in kept]
-            told = f"The {words}: from {line[0]['value']:.3g} to {line[-1]['value']:.3g}."
-            yield charts.curves(line, name, told, "The loss keeps a constraint.", percent=False)
+            line = [{"epoch": r["epoch"], "series": what, "value": r["constraint"][name]} for r in kept]
+            told = f"{what}: from {line[0]['value']:.3g} to {line[-1]['value']:.3g}."
+            yield charts.curves(line, what, told, caption, percent=False)
+
+
+CONSTRAINT = (
+    ("slack", "slack", "Of the constraint that the loss keeps: epsilon minus the loss; below zero it is broken."),
+    ("mu", "mu", "The multiplier of the constraint, after each epoch: how hard it presses."),
+)
+
+
+def _by_class_learned(run: Run) -> Iterator[Markup]:
+    """Training accuracy of each class over the epochs."""
+    if run.answers is None or min(run.answers.shape) < 2:
+        return
+    order = sorted(range(len(run.classes)), key=lambda k: -run.classes[k]["count"])
+    names, counts = ([run.classes[k][part] for k in order] for part in ("name", "count"))
+    last = run.answers[-1][~np.isnan(run.answers[-1])]
+    words = "Training accuracy by class and epoch"
+    words += f": in the last epoch from {last.min():.1%} to {last.max():.1%}." if len(last) else "."
+    caption = "By class and epoch, of what the model was shown, augmented."
+    yield map_of(run.answers[:, order].T, names, "training accuracy, 0 to 1", words, caption, counts=counts)
 
 
 def stages(run: Run) -> list[dict[str, Any]]:
@@ -178,6 +199,9 @@ WHAT = {
     "robustness.json": "errors on corrupted test images",
     "accuracy_by_class.png": "picture of the last epoch",
     "operators_by_class.png": "picture of the operators by class and epoch",
+    "constraint.png": "picture of a constraint, and of where chains ended",
+    "robustness.png": "picture of the errors on corrupted test images",
+    "tensorboard/": "scalars for TensorBoard",
 }
 
 
@@ -189,7 +213,7 @@ def files(run: Run) -> list[dict[str, Any]]:
     return [
         {
             "name": path.name + "/" * path.is_dir(),
-            "what": WHAT.get(path.name, ""),
+            "what": WHAT.get(path.name + "/" * path.is_dir(), ""),
             "size": path.stat().st_size if path.is_file() else None,
         }
         for path in there
