@@ -188,6 +188,14 @@ def test_strategies_load(page: Path) -> None:
             assert load_strategy(document, registry()).hash
 
 
+def test_steps_that_tables_show_load() -> None:
+    text = (ROOT / "docs/migration.md").read_text() + documents_page(registry())
+    steps = [step for step in re.findall(r"`(- [^`]+)`", text) if "..." not in step and ":Name" not in step]
+    assert len(steps) > 20
+    for step in steps:
+        assert load_strategy({**PLAIN, "palette": "timm15", "pipeline": yaml.safe_load(step)}, registry()).hash, step
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", CODE.sub("", page.read_text())):
