@@ -109,13 +109,26 @@ def run_in(folder: Path, *command: str | Path) -> str:
     return done.stdout
 
 
-def fresh_site(folder: Path) -> Path:
-    """A new environment in `folder / "fresh"`; its site-packages. Libraries come from this environment, after what is
-    installed in the new one, so that nothing is downloaded."""
-    run_in(folder, sys.executable, "-m", "venv", "fresh")
-    (site,) = (folder / "fresh").glob("lib/python*/site-packages")
-    (site / "libraries.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+INSTALL = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed")
+
+
+def site_of(environment: Path) -> Path:
+    """Where it has its packages."""
+    (site,) = environment.glob("lib/python*/site-packages")
     return site
+
+
+@pytest.fixture(scope="module")
+def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment that has augkit's wheel. Libraries come from this environment, pip too, after what is installed
+    in the new one, so that nothing is downloaded."""
+    folder = tmp_path_factory.mktemp("environment")
+    run_in(folder, sys.executable, "-m", "venv", "--without-pip", "fresh")
+    (site_of(folder / "fresh") / "libraries.pth").write_text(
+        f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    )
+    run_in(folder, folder / "fresh/bin/python", *INSTALL, wheel)
+    return folder / "fresh"
 
 
 def said_by(folder: Path, python: Path, *commands: list[str]) -> list[str]:
@@ -132,18 +145,14 @@ print(json.dumps([result.output for result in results]))
     return said
 
 
-INSTALL = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed")
-
-
 @pytest.mark.slow
-def test_a_new_plugin_builds_installs_and_works_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
+def test_a_new_plugin_builds_installs_and_works_in_a_fresh_environment(fresh: Path, tmp_path: Path) -> None:
     def run(*command: str | Path) -> str:
         return run_in(tmp_path, *command)
 
     run(sys.executable, "-m", "augkit.cli", "plugin", "new", "augkit-mist", "--out", "mist")
-    site = fresh_site(tmp_path)
-    python, command = tmp_path / "fresh/bin/python", tmp_path / "fresh/bin/augkit"
-    run(python, *INSTALL, wheel, build(tmp_path / "mist", tmp_path))
+    python, command, site = fresh / "bin/python", fresh / "bin/augkit", site_of(fresh)
+    run(python, *INSTALL, build(tmp_path / "mist", tmp_path))
 
     assert re.search(r"^augkit-mist 0\.1\.0 +1 operators, 1 strategies$", run(command, "plugins"), re.MULTILINE)
     operators, shown = said_by(tmp_path, python, ["operators"], ["show", "mist"])
@@ -180,9 +189,8 @@ def test_every_plugin_is_a_distribution_of_its_own() -> None:
 
 
 @pytest.mark.slow
-def test_our_plugins_build_and_install_beside_augkit(wheel: Path, tmp_path: Path) -> None:
-    site = fresh_site(tmp_path)
-    python, command = tmp_path / "fresh/bin/python", tmp_path / "fresh/bin/augkit"
+def test_our_plugins_build_and_install_beside_augkit(fresh: Path, tmp_path: Path) -> None:
+    python, command, site = fresh / "bin/python", fresh / "bin/augkit", site_of(fresh)
     wheels = []
     for name in OWN_PLUGINS:
         source = tmp_path / "source" / name
@@ -193,7 +201,7 @@ def test_our_plugins_build_and_install_beside_augkit(wheel: Path, tmp_path: Path
         wheels.append(build(source, tmp_path / name))
         assert any(file.endswith(".yaml") for file in kept)
         assert kept <= set(zipfile.ZipFile(wheels[-1]).namelist())
-    run_in(tmp_path, python, *INSTALL, wheel, *wheels)
+    run_in(tmp_path, python, *INSTALL, *wheels)
     modules = [name.replace("-", "_") for name in OWN_PLUGINS]
     code = f"import {', '.join(modules)}; print({', '.join(f'{module}.__file__' for module in modules)})"
     assert all(Path(path).is_relative_to(site) for path in run_in(tmp_path, python, "-c", code).split())
@@ -216,7 +224,7 @@ def test_where_a_plugin_is_missing_its_strategies_are_known_by_name(name: str, r
         load_strategy(name, registry)
 
 
-def fresh(code: str, folder: Path | None = None) -> None:
+def in_new_process(code: str, folder: Path | None = None) -> None:
     environment = {**os.environ, **({"PYTHONPATH": str(folder)} if folder else {})}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
@@ -226,7 +234,7 @@ def fresh(code: str, folder: Path | None = None) -> None:
 
 @pytest.mark.slow
 def test_torchvision_and_timm_import() -> None:
-    fresh(
+    in_new_process(
         """
 from augkit import torchvision_compat as compat
 import sys, torch
@@ -254,7 +262,7 @@ def test_operators_are_registered_only_where_the_library_does_not_load(loads: bo
     assert numpy is not None and numpy.submodule_search_locations
     library = next(Path(numpy.submodule_search_locations[0]).rglob("_multiarray_umath*.so"))
     (package / "_C.so").write_bytes(library.read_bytes() if loads else b"not a library")
-    fresh(
+    in_new_process(
         f"""
 import torch
 from augkit import torchvision_compat as compat
@@ -268,7 +276,7 @@ assert hasattr(torch.ops.torchvision, "nms") is not {loads}
 
 @pytest.mark.slow
 def test_operators_that_exist_are_left_alone_and_a_missing_torchvision_is_no_error() -> None:
-    fresh(
+    in_new_process(
         """
 import sys, torch
 from augkit import torchvision_compat as compat
@@ -278,7 +286,7 @@ compat.ensure_torchvision()
 assert compat._registered == []
 """
     )
-    fresh(
+    in_new_process(
         """
 import sys
 sys.modules["torchvision"] = None
