@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +22,21 @@ def draw(results: Mapping[str, Any], path: Path) -> Path:
     rows = [row for row in results["candidates"] if row["accuracy"] is not None and not row["stale"]]
     splits = sorted({row["split"] for row in rows})
     weights = list(dict.fromkeys(row["weights"] for row in rows))
-    figure, panels = plt.subplots(
-        1,
-        len(splits),
-        figsize=(max(6.2, 1.4 + 3.1 * len(splits)), 4.1),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (max(6.2, 1.4 + 3.1 * len(splits)), 4.1)
+    figure, panels = plt.subplots(1, len(splits), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    chosen = results["candidates"][results["chosen"]]
     for axes, split in zip(panels[0], splits, strict=True):
         _controls(axes, results["controls"])
         for number, one in enumerate(weights):
             own = sorted((r for r in rows if r["split"] == split and r["weights"] == one), key=lambda row: row["ratio"])
             shift = 1 + 0.012 * (number - (len(weights) - 1) / 2)  # so that whiskers do not hide each other
-            axes.errorbar(
-                [row["ratio"] * shift for row in own],
-                [row["accuracy"]["mean"] for row in own],
-                yerr=[row["accuracy"]["error"] or 0.0 for row in own],
-                color=COLORS[number % len(COLORS)],
-                marker="o",
-                markersize=4,
-                capsize=2,
-                linewidth=1.2,
-                label=f"weights {one}",
-            )
+            style = {
+                "color": COLORS[number % len(COLORS)],
+                "label": f"weights {one}",
+            }  # in the legend if there are none
+            _line(axes, own, shift, style)
             for row in own:
-                if row is results["candidates"][results["chosen"]]:
+                if row is chosen:
                     axes.plot(row["ratio"] * shift, row["accuracy"]["mean"], "o", ms=12, mfc="none", mec="black")
         what = "nothing set apart" if not split else f"{100 * split:g} % set apart"
         axes.set(xscale="log", xlabel="synthetic images for each real one", title=f"split {split:g}: {what}")
@@ -66,6 +55,13 @@ def draw(results: Mapping[str, Any], path: Path) -> Path:
         f"{results['recipe']}: {seeds}, whiskers are standard errors;\nthe chosen one (ring) is {better}", fontsize=9
     )
     return save(figure, path)
+
+
+def _line(axes: Any, own: Sequence[Mapping[str, Any]], shift: float, style: Mapping[str, str]) -> None:
+    """Of candidates with the same weights."""
+    ratios, means = [row["ratio"] * shift for row in own], [row["accuracy"]["mean"] for row in own]
+    errors = [row["accuracy"]["error"] or 0.0 for row in own]
+    axes.errorbar(ratios, means, yerr=errors, marker="o", markersize=4, capsize=2, linewidth=1.2, **style)
 
 
 def _controls(axes: Any, controls: Mapping[str, Any]) -> None:

@@ -77,19 +77,7 @@ def filter(  # noqa: A001  what it is
     check_viewer(run, model, weights)
     if nearest and keep_cosine is None:
         raise AugkitError("--nearest says how --keep-cosine compares: say that too")
-    asked: Plan = {}
-    if blank:
-        asked["blank"] = {}
-    if near_duplicate is not None:
-        asked["near_duplicate"] = {"limit": near_duplicate}
-    if repeat is not None:
-        asked["repeat"] = {"limit": repeat}
-    if agree:
-        asked["agree"] = {}
-    if keep_cosine is not None:
-        asked["cosine"] = {"keep": keep_cosine, "nearest": nearest}
-    if keep_entropy is not None:
-        asked["entropy"] = {"keep": keep_entropy}
+    asked = _asked(blank, near_duplicate, repeat, agree, keep_cosine, nearest, keep_entropy)
     opened = Store.open(store)
     with resumable(), opened.writing(PLACE), Meter() as meter:
         work = Filtering(opened, asked, undo or [], {"run": run, "model": model, "weights": weights})
@@ -97,6 +85,27 @@ def filter(  # noqa: A001  what it is
         if not dry_run:
             work.apply()
     work.tell(as_json=as_json, dry_run=dry_run)
+
+
+def _asked(
+    blank: bool,
+    near_duplicate: float | None,
+    repeat: float | None,
+    agree: bool,
+    keep_cosine: float | None,
+    nearest: int,
+    keep_entropy: float | None,
+) -> Plan:
+    """The filters of a command line."""
+    said: list[tuple[str, bool, dict[str, Any]]] = [
+        ("blank", blank, {}),
+        ("near_duplicate", near_duplicate is not None, {"limit": near_duplicate}),
+        ("repeat", repeat is not None, {"limit": repeat}),
+        ("agree", agree, {}),
+        ("cosine", keep_cosine is not None, {"keep": keep_cosine, "nearest": nearest}),
+        ("entropy", keep_entropy is not None, {"keep": keep_entropy}),
+    ]
+    return {name: options for name, given, options in said if given}
 
 
 class Filtering:

@@ -76,16 +76,8 @@ def make(
     how_many.check()
     part = parse_shard(shard)
     check_jobs([], on, jobs)
-    given = ask.read_options(
-        options,
-        model=model,
-        steps=steps,
-        guidance=guidance,
-        batch=batch,
-        precision=precision,
-        strength=strength,
-        prompts=prompts,
-    )
+    flags = {"model": model, "steps": steps, "guidance": guidance, "batch": batch, "precision": precision}
+    given = ask.read_options(options, **flags, strength=strength, prompts=prompts)
     order = ask.make_order(
         recipe, overrides, source, given, registry(), folder=out, seed=seed, groups=groups, device=device
     )

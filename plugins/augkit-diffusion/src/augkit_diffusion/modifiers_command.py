@@ -46,15 +46,9 @@ def modifiers(
     from augkit_diffusion.making import load_recipe_of
     from augkit_diffusion.prompts import MODIFIER
 
-    if find_spec("augkit_llm") is None:
-        raise AugkitError(
-            "asking a language model needs augkit-llm: pip install augkit-llm, or write the file by hand"
-            " (values: {modifier: {CLASS: [...]}})"
-        )
+    _check(out)
     from augkit_llm.models import Options, open_model, parse_price
 
-    if out.suffix not in (".yaml", ".yml"):
-        raise AugkitError(f"a prompts file that is written ends in .yaml, not {out.name}")
     found = how.stored(out)
     names = lab_data.load(load_recipe_of(recipe, overrides or []).data).class_names
     known = found["values"][MODIFIER]
@@ -76,3 +70,14 @@ def modifiers(
         show_json({"asked": missing, "usd": spent, "file": str(out)})
         return
     print(f"{len(missing)} classes asked for, {len(names) - len(missing)} were there; {spent:.4f} USD\n{out}")
+
+
+def _check(out: Path) -> None:
+    """Raise unless a language model can be asked, and the file be written."""
+    if find_spec("augkit_llm") is None:
+        raise AugkitError(
+            "asking a language model needs augkit-llm: pip install augkit-llm, or write the file by hand"
+            " (values: {modifier: {CLASS: [...]}})"
+        )
+    if out.suffix not in (".yaml", ".yml"):
+        raise AugkitError(f"a prompts file that is written ends in .yaml, not {out.name}")

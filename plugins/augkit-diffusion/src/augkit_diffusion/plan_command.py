@@ -119,48 +119,37 @@ def plan(
         augkit synth plan recipe.yaml --budget 10000 --weights "1 / class_count"
         augkit synth plan recipe.yaml --target 500 --source sd --model PATH_OR_ID --steps 10
     """
-    from augkit.lab import data as lab_data
     from augkit.plugins import registry
 
     how_many = ask.HowMany(target, budget, weights, groups)
     how_many.check()
-    given = ask.read_options(
-        options,
-        model=model,
-        steps=steps,
-        guidance=guidance,
-        batch=batch,
-        precision=precision,
-        strength=strength,
-        prompts=prompts,
-    )
+    flags = {"model": model, "steps": steps, "guidance": guidance, "batch": batch, "precision": precision}
+    given = ask.read_options(options, **flags, strength=strength, prompts=prompts)
     if out is not None:
         read_settings(out)
     elif refill:
         raise AugkitError("--refill is about the images of a store; name it with --out")
     lack = Lack(how_many, out, refill)
     if source is not None:
-        order = ask.make_order(
-            recipe,
-            overrides,
-            source,
-            given,
-            registry(),
-            folder=out or Path(),
-            seed=seed,
-            groups=groups,
-            device=device,
-        )
+        chosen: dict[str, Any] = {"folder": out or Path(), "seed": seed, "groups": groups, "device": device}
+        order = ask.make_order(recipe, overrides, source, given, registry(), **chosen)
         data, cost = _made(order, lack)
     elif given:
         raise AugkitError(f'the option "{next(iter(given))}" is one of a source; name it with --source')
     else:
-        read = load_for_sources(recipe, overrides or [])
-        data = lab_data.load(read.data, sources=read.sources)
-        if out is not None:
-            check_data(out, data, read.sources.tuning if read.sources else 0.0)
-        cost = _like(data)
+        data, cost = _without_source(recipe, overrides, out)
     _tell(data, lack, cost, as_json)
+
+
+def _without_source(recipe: str, overrides: list[str] | None, out: Path | None) -> tuple[Data, Cost]:
+    """What training images take; nothing is known of the time."""
+    from augkit.lab import data as lab_data
+
+    read = load_for_sources(recipe, overrides or [])
+    data = lab_data.load(read.data, sources=read.sources)
+    if out is not None:
+        check_data(out, data, read.sources.tuning if read.sources else 0.0)
+    return data, _like(data)
 
 
 def _made(order: Order, lack: Lack) -> tuple[Data, Cost]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +68,6 @@ def steps(
     from augkit.lab.jobs import check as check_jobs
     from augkit.plugins import registry
     from augkit_diffusion import steps as comparing
-    from augkit_diffusion import steps_training
     from augkit_diffusion.candidates import check_validation
     from augkit_diffusion.features import check_viewer, recipe_of_run
 
@@ -88,17 +87,22 @@ def steps(
         comparison = _comparison(order, numbers, per_class, out, meter, found)
         if whole is not None:
             check_validation(comparison.data)
-
-        def trained(stores: Mapping[int, Store]) -> dict[str, Any]:
-            assert whole is not None
-            return steps_training.compare(whole, stores, chosen, out, jobs, on, meter.say)
-
+        trained = None if whole is None else _trainer(whole, chosen, out, jobs, on, meter.say)
         with resumable(), files.claim(out):
             if not (out / comparing.MADE).exists():
                 files.write_json(out / comparing.MADE, {})
             comparison.make(jobs, on)
-            results = comparing.write(comparison, run, trained if train else None)
+            results = comparing.write(comparison, run, trained)
     _tell(results, out, as_json)
+
+
+def _trainer(
+    recipe: Recipe, seeds: Sequence[int], out: Path, jobs: int, on: str, say: Callable[[str], None]
+) -> Callable[[Mapping[int, Store]], dict[str, Any]]:
+    """What trains the recipe with each store, and compares."""
+    from augkit_diffusion.steps_training import compare
+
+    return lambda stores: compare(recipe, stores, seeds, out, jobs, on, say)
 
 
 def _recipe(recipe: str, overrides: list[str] | None, found: Registry) -> Recipe:
