@@ -44,6 +44,7 @@ def asked(cache: Path, *words: str, code: str = "from augkit.cli import main; ma
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_question_imports_neither_torch_nor_the_application(cache: Path) -> None:
     assert asked(cache, "augkit", "show", "trivialaug", code=LOADED).splitlines() == [
         "trivialaugment",
@@ -137,6 +138,7 @@ def test_completion_is_installed_for_the_shell_it_is_asked_from(tmp_path: Path, 
     assert "_augkit_completion" in (tmp_path / ".bash_completions" / "augkit.sh").read_text()
 
 
+@pytest.mark.slow
 def test_a_version_needs_no_torch() -> None:
     code = "import sys, augkit; print(augkit.__version__, 'torch' in sys.modules, augkit.Policy.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -303,15 +303,16 @@ class Watch(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resample", "fill"),
     [
         ("bilinear", "reflect"),
-        pytest.param("nearest", "mean", marks=pytest.mark.slow),
-        pytest.param("nearest", "black", marks=pytest.mark.slow),
-        pytest.param("nearest", "reflect", marks=pytest.mark.slow),
-        pytest.param("bilinear", "black", marks=pytest.mark.slow),
-        pytest.param("bilinear", "mean", marks=pytest.mark.slow),
+        ("nearest", "mean"),
+        ("nearest", "black"),
+        ("nearest", "reflect"),
+        ("bilinear", "black"),
+        ("bilinear", "mean"),
     ],
 )
 def test_on_a_device_nothing_waits(resample: str, fill: str, monkeypatch: pytest.MonkeyPatch) -> None:

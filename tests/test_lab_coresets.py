@@ -218,6 +218,7 @@ def test_the_price_is_one_pass_over_the_images_at_each_choice(name: str, registr
     assert torch.equal(rows[0], rows[1]) and torch.equal(rows[2], rows[3]) and not torch.equal(rows[1], rows[2])
 
 
+@pytest.mark.slow
 def test_each_stage_chooses_anew(registry: Registry) -> None:
     run = begun(registry, "{name: random, share: 0.2, every: 9}", "stages=[train, {finetune_head: {epochs: 2}}]")
     rows = []

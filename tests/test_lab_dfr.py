@@ -231,6 +231,7 @@ def test_a_run_is_gone_on_with_before_and_after_the_fit(registry: Registry, tmp_
             assert torch.equal(value, again.model.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_a_run_may_be_the_fit_alone_of_what_another_run_trained(tmp_path: Path) -> None:
     told = ["epochs=1", f"data.source={write_npz(tmp_path / 'a.npz')}", "data.imbalance=null", "base={}", "threads=1"]
     told += ["data.image_size=16", "data.validation=0.4"]

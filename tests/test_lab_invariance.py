@@ -240,6 +240,7 @@ def test_what_was_accepted_is_what_is_counted(registry: Registry, tmp_path: Path
     assert 0 < record["constraint"]["accepted"] <= 1
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_bit_for_bit(registry: Registry, tmp_path: Path) -> None:
     source = write_npz(tmp_path / "a.npz")
     run = begun(registry, source, *OPTIONS)

@@ -319,6 +319,7 @@ def test_a_student_is_resumed_to_the_last_bit(teacher: Path, registry: Registry)
     assert all(torch.equal(value, there[name]) for name, value in whole.model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_another_teacher_in_the_same_folder_is_refused(teacher: Path, tmp_path: Path, registry: Registry) -> None:
     folder = shutil.copytree(teacher, tmp_path / "T")
     told = (*RIDE, f"loss={{name: ride, teacher: {folder}}}")

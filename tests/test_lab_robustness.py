@@ -156,6 +156,7 @@ def test_wrong_combinations_are_told_before_anything_is_measured(fresh: Path, tm
     assert "on different test images cannot be compared" in refused(fresh / "trivialaugment", "--against", other)
 
 
+@pytest.mark.slow
 def test_a_run_is_asked_when_its_teacher_is_gone(fresh: Path, three: None, tmp_path: Path) -> None:
     folder = shutil.copytree(fresh / "none", tmp_path / "teacher")
     loss = f"{{name: ride, base: ce, diversity_factor: 0, teacher: {folder}}}"

@@ -57,7 +57,7 @@ def test_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("policy", ["mixup", "cutmix", "randaugment", "autoaugment_cifar10"])
-@pytest.mark.parametrize("loss", ["ce", "balanced_softmax"])
+@pytest.mark.parametrize("loss", ["ce", pytest.param("balanced_softmax", marks=pytest.mark.slow)])
 def test_every_kind_of_policy_and_loss_trains(policy: str, loss: str, registry: Registry) -> None:
     recipe = small(registry, f"policy={policy}", f"loss={loss}", "base.after=[{cutout: {length: 4}}]", "precision=bf16")
     training = prepare(recipe, load(recipe.data), registry, torch.device("cpu"))
@@ -146,6 +146,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_tensorboard_scalars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
     out = train("demo", [*QUICK, "tensorboard=true", "data.validation=0.2"], tmp_path / "run")

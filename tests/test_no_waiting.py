@@ -93,7 +93,15 @@ def takes_no_value(source: Any, out: Output | None) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    [*NAMES, LEARNER, POOLED, ACROSS, VARYING, BLENDED, pytest.param(VIEWED, marks=pytest.mark.slow), EVERYTHING],
+    [
+        *NAMES,
+        LEARNER,
+        POOLED,
+        ACROSS,
+        VARYING,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (BLENDED, VIEWED)),
+        EVERYTHING,
+    ],
     ids=lambda s: s if isinstance(s, str) else s["name"],
 )
 def test_a_step_needs_no_value_from_the_device(source: Any) -> None:
