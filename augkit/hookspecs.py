@@ -89,5 +89,5 @@ def augkit_commands(app: typer.Typer) -> None:
 def augkit_report(folders: Sequence[Path]) -> str | None:
     """The page of `augkit report` about folders that a plugin's own verb wrote, as HTML; None if the first is not one.
 
-    See `augkit.report.page.render`. What belongs to the core never gets here.
+    See `augkit.report.page.render`. Runs and comparisons of augkit's own are never asked about.
     """

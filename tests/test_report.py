@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser
+from fixtures import Install
 from report_parts import large_run
 from run_parts import QUICK
 from typer.testing import CliRunner, Result
 
 from augkit.cli.app import build
+from augkit.errors import PluginError
 from augkit.lab import folder as files
 from augkit.lab.compare import compare
 from augkit.lab.grid import plan
@@ -45,7 +47,9 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two policies with three seeds each, compared."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "level.yaml").write_text(DOCUMENT)
-    grid = plan("demo", ["none", str(folder / "level.yaml")], overrides=[*QUICK, "data.validation=0.1"])
+    grid = plan(
+        "demo", ["none", str(folder / "level.yaml")], overrides=[*QUICK, "data.image_size=8", "data.validation=0.1"]
+    )
     compare(grid, folder / "cmp", say=lambda line: None)
     return folder / "cmp"
 
@@ -263,6 +267,22 @@ def test_the_verb_says_where_the_page_is(runs: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {"page": str(tmp_path / "r.html"), "bytes": (tmp_path / "r.html").stat().st_size}
     text = (tmp_path / "r.html").read_text()
     assert "has none, or mixes images instead" in text and not re.search(r"""(src|href)=["']?(https?:)?//""", text)
+
+
+def test_a_plugin_brings_the_page_of_its_own_folders(install: Install, runs: Path, tmp_path: Path) -> None:
+    code = """
+    import augkit
+    @augkit.hookimpl
+    def augkit_report(folders):
+        return (folders[0] / "album").read_text() if (folders[0] / "album").exists() else {}["none"]
+    """
+    install("augkit-album", code)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "album").write_text("<h1>album</h1>")
+    assert write([tmp_path / "mine", runs / "none-ce-seed0"], tmp_path / "r.html").read_text() == "<h1>album</h1>"
+    assert "the model is right for" in page([runs / "none-ce-seed0"])  # which no plugin is asked about
+    with pytest.raises(PluginError, match=r"the report of plugin augkit-album 1\.0 cannot be made: KeyError"):
+        page([tmp_path])
 
 
 @pytest.mark.slow

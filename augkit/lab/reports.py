@@ -43,11 +43,12 @@ def page(folders: Sequence[Path]) -> str:
     from augkit.report import comparison_page, run_page
 
     host = default_host()
-    told = page_of(folders, host)
-    if told is not None:
-        return told
     if len(folders) == 1 and (folders[0] / GRID).is_file():
         return comparison_page.page(read_comparison(folders[0], host.registry))
+    own = all((folder / files.METRICS).is_file() for folder in folders)
+    told = None if own else page_of(folders, host)
+    if told is not None:
+        return told
     runs = [run for folder in folders for run in runs_in(folder)]
     if len(runs) == 1:
         return run_page.page(read_run(runs[0], host.registry))

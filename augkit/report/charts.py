@@ -14,6 +14,8 @@ from augkit.report.page import COLORS, chart
 GROUPS = ("many", "medium", "few")
 NAMED = 30
 """Classes whose names are written along an axis."""
+DOTTED = 60
+"""Epochs that have a dot along a line; of more the dots are there for the pointer alone."""
 SERIES = ("#888888", "#2a9d9d", "#8d6cc0", "#e0a030", "#3b6ea5", "#c0504d", "#4f8a4b", "#b8732e", "#d26f9e", "#6f8fd2")
 
 
@@ -129,7 +131,8 @@ def curves(
         names: all series of the page, of which each has the same colour in every chart.
     """
     drawn_names = list(dict.fromkeys(row["series"] for row in rows))
-    single = len({row["epoch"] for row in rows}) == 1
+    epochs = len({row["epoch"] for row in rows})
+    dots = {"size": 60} if epochs == 1 else {"size": 14} if epochs <= DOTTED else {"size": 40, "opacity": 0}
     form = ".1%" if percent else ".3~f"
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=percent), axis=_value_axis(percent))
     picked = alt.selection_point(fields=["series"], bind="legend", name="picked")
@@ -144,9 +147,7 @@ def curves(
         opacity=alt.condition(picked, alt.value(1.0), alt.value(0.15)),
     )
     tip = [alt.Tooltip("series:N", title="line"), alt.Tooltip("epoch:Q"), alt.Tooltip("value:Q", format=form)]
-    lines = base.mark_line(strokeWidth=1.8, strokeJoin="round", point={"size": 60 if single else 14}).encode(
-        y=y, tooltip=tip
-    )
+    lines = base.mark_line(strokeWidth=1.8, strokeJoin="round", point=dots).encode(y=y, tooltip=tip)
     parts = [lines.add_params(picked)]
     if any("low" in row for row in rows):
         spread = base.mark_area().encode(

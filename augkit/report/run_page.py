@@ -35,6 +35,7 @@ def page(run: Run) -> str:
         "policy": policy_charts.of_policy(run, order),
         "states": policy_charts.of_states(run, order),
         "amounts": amounts(run),
+        "operators": operators(run),
         "fairness": (run.summary or {}).get("groups"),
         "robustness": robustness(run),
         "recipe": yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True),
@@ -160,6 +161,25 @@ def amounts(run: Run) -> list[dict[str, Any]]:
             strength = float(run.use.strength_sum[own].sum() / many) if many else None
             rows.append({"band": name, "operators": float(used.sum() / max(1, seen.sum())), "strength": strength})
     return rows
+
+
+def operators(run: Run) -> list[dict[str, Any]]:
+    """How often an image met each operator, by the band of its class, and how strongly: what maps show, as numbers."""
+    if run.use is None:
+        return []
+    groups, use = np.array([row["group"] for row in run.classes]), run.use
+    own = {name: (groups == name) | (name == "all") for name in ("all", *GROUPS)}
+    met, strength, seen = use.used.sum(0), use.strength_sum.sum(0), use.seen.sum(0)
+    return [
+        {
+            "name": name,
+            "by_band": {
+                band: float(met[rows, k].sum() / max(1, seen[rows].sum())) for band, rows in own.items() if rows.any()
+            },
+            "strength": float(strength[k] / met[:, k].sum()) if strength[k] > 0 else None,
+        }
+        for k, name in enumerate(use.operators)
+    ]
 
 
 def robustness(run: Run) -> dict[str, Any] | None:
