@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from augkit_cuda import every_expert, prior_corrected
-from augkit_cuda.levels import draw_levels, read_levels
+from augkit_cuda.levels import Levels, draw_levels, read_levels
 from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -58,6 +59,12 @@ def test_the_picture_has_the_most_frequent_class_on_top_and_a_line_for_each_grou
         "medium (2 classes)": [1, 2, 3, 4, 5],
         "few (1 class)": [0] * 5,
     }
+
+
+def test_numbers_below_zero_are_in_the_picture() -> None:
+    top, below, _ = draw_levels(Levels("dual", np.array([[-2.0, 0.5, 1.0], [-3.0, 0.0, 1.0]]), [9, 5, 2], "run")).axes
+    (image,) = top.get_images()
+    assert image.get_clim() == (-3, 1) and below.get_ylim()[0] < -3
 
 
 def test_the_control_has_one_line(tmp_path: Path) -> None:
@@ -150,3 +157,5 @@ def test_every_expert_must_be_right() -> None:
     assert torch.equal(every_expert(experts[0], targets), experts[0].argmax(1) == targets)
     with pytest.raises(InputError, match=r"every_expert needs \[300, experts, C\] logits"):
         every_expert(features, targets)
+    with pytest.raises(InputError, match="these have 3 and 64 columns: give it the logits alone"):
+        every_expert({"logits": experts, "features": torch.randn(300, 64)}, targets)

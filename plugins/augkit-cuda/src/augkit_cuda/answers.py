@@ -46,17 +46,23 @@ def every_expert(output: Any, targets: Tensor) -> Tensor:
 
     Args:
         output: [N, experts, C] logits, or any nesting of tuples, lists and mappings with an [N, C] tensor for each
-            expert; a joint answer beside them must be right as well, and tensors of other shapes are passed over.
+            expert; a joint answer beside them must be right as well, and tensors of more or fewer axes are passed over.
         targets: [N] int64.
 
     Raises:
-        InputError: there are no such logits.
+        InputError: there are no such logits, or tensors [N, D] of different widths, some of which can be none.
     """
     experts = _logits(output, len(targets))
     if not experts:
         raise InputError(
             f"every_expert needs [{len(targets)}, experts, C] logits, or [{len(targets)}, C] of each expert, not"
             f" {tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__}"
+        )
+    widths = sorted({logits.shape[1] for logits in experts})
+    if len(widths) > 1:
+        raise InputError(
+            f"every_expert takes each [N, C] tensor for the logits of an expert, and these have {widths[0]} and"
+            f" {widths[-1]} columns: give it the logits alone"
         )
     return torch.stack([logits.argmax(1) == targets for logits in experts]).all(0)
 

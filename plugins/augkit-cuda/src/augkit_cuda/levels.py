@@ -92,8 +92,8 @@ def draw_levels(levels: Levels) -> Figure:
     figure, (top, below) = plt.subplots(2, 1, figsize=(8, 6), height_ratios=(3, 1), sharex=True, layout="constrained")
     order = sorted(range(len(levels.counts)), key=lambda c: -levels.counts[c])
     shown = levels.values if levels.shared else levels.values[:, order]
-    high = max(1.0, float(levels.values.max()))
-    image = top.imshow(shown.T, aspect="auto", cmap="viridis", vmin=0, vmax=high, interpolation="nearest")
+    low, high = min(0.0, float(levels.values.min())), max(1.0, float(levels.values.max()))
+    image = top.imshow(shown.T, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
     top.set(title=f"{levels.title}: {levels.name} by class", ylabel="classes, most frequent on top")
     if levels.shared:
         top.set(ylabel="all classes alike", yticks=[])
@@ -107,7 +107,7 @@ def draw_levels(levels: Levels) -> Figure:
                 number = int((groups == group).sum())
                 mean = levels.values[:, groups == group].mean(1)
                 below.plot(mean, color=color, label=f"{group} ({number} class{'es' if number > 1 else ''})")
-    below.set(xlabel="epoch", ylabel="mean", ylim=(0, high * 1.05))
+    below.set(xlabel="epoch", ylabel="mean", ylim=(1.05 * low, 1.05 * high))
     below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     below.legend(loc="upper left", fontsize=8, frameon=False)
     return figure
