@@ -49,12 +49,14 @@ def draw(results: Mapping[str, Any], path: Path) -> Path:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=2 if len(splits) == 1 else 3, frameon=False, fontsize=8
     )
+    figure.suptitle(_title(results), fontsize=9)
+    return save(figure, path)
+
+
+def _title(results: Mapping[str, Any]) -> str:
     better = "called better than without" if results["better"] else "not called better than without"
     seeds = f"{len(results['seeds'])} seed{'s' * (len(results['seeds']) > 1)}"
-    figure.suptitle(
-        f"{results['recipe']}: {seeds}, whiskers are standard errors;\nthe chosen one (ring) is {better}", fontsize=9
-    )
-    return save(figure, path)
+    return f"{results['recipe']}: {seeds}, whiskers are standard errors;\nthe chosen one (ring) is {better}"
 
 
 def _line(axes: Any, own: Sequence[Mapping[str, Any]], shift: float, style: Mapping[str, str]) -> None:
