@@ -48,6 +48,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_learnt_changes_images_and_is_small(tmp_path: Path, model: Path, learnt: Path) -> None:
     source, plain = adapt(learnt, model), opened("sd", tmp_path, model)
     wished = wishes(source, 1, range(3))
@@ -64,6 +65,7 @@ def test_what_is_learnt_changes_images_and_is_small(tmp_path: Path, model: Path,
     assert not (learnt / "synth/model" / CHECKPOINT).exists()
 
 
+@pytest.mark.slow
 def test_diffusers_reads_what_was_learnt(tmp_path: Path, model: Path, learnt: Path) -> None:
     """With its own two calls, and no help of ours."""
     from diffusers import StableDiffusionPipeline

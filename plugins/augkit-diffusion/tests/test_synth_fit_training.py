@@ -126,6 +126,7 @@ def test_noise_levels_of_a_batch_are_spread_evenly_and_a_tenth_of_the_labels_is_
     assert 300 < hidden < 500
 
 
+@pytest.mark.slow
 def test_it_learns() -> None:
     run = training(steps=60, batch=8, lr=5e-3)
     losses = []

@@ -130,6 +130,7 @@ def sides(gap: float, count: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndar
     return one, labels, other + np.eye(8)[0] * gap, others
 
 
+@pytest.mark.slow
 def test_what_is_alike_is_told_apart_half_of_the_time() -> None:
     found = telling_apart.tell_apart(*sides(0.0))
     assert found is not None
@@ -137,6 +138,7 @@ def test_what_is_alike_is_told_apart_half_of_the_time() -> None:
     assert told.low < 0.5 < told.high and told.words == UNSEEN
 
 
+@pytest.mark.slow
 def test_what_differs_is_told_apart_as_well_as_can_be() -> None:
     found = telling_apart.tell_apart(*sides(2.0))
     assert found is not None
@@ -163,6 +165,7 @@ def test_intervals_hold_what_they_promise() -> None:
     assert outside <= 4  # more come in 1 of 300 such tests
 
 
+@pytest.mark.slow
 def test_classes_say_nothing_about_the_side() -> None:
     """One side has mostly class 0, the other mostly class 1, and nothing else differs."""
     random = np.random.default_rng(2)

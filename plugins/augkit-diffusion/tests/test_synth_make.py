@@ -205,6 +205,7 @@ def test_a_lost_manifest_costs_scores_only(tmp_path: Path) -> None:
     assert Store.open(out).manifest().equals(table)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_in_one_sentence_and_leaves_whole_images(tmp_path: Path) -> None:
     """Files above a size cannot be written, which the same code meets as a disk that is full."""
     path, photos = recipe(tmp_path), crawled(tmp_path / "crawled", size=400, count=2)

@@ -62,6 +62,7 @@ def test_prompt_guidance_steps_and_negative_reach_the_model(tmp_path: Path, mode
         assert not np.array_equal(plain, image(**other)), other
 
 
+@pytest.mark.slow
 def test_everything_that_pixels_depend_on_is_in_the_identity(tmp_path: Path, model: Path) -> None:
     told = opened("sd", tmp_path, model).identity()
     assert told["precision"] == "float32" and told["guidance"] == 7.5 and told["safety_checker"] == "absent"
@@ -82,6 +83,7 @@ def test_half_precision_and_little_memory_make_nearly_the_same_image(tmp_path: P
         opened("sd", tmp_path, model, precision="float16")
 
 
+@pytest.mark.slow
 def test_out_of_memory_it_tries_once_more_with_less(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +106,7 @@ def test_out_of_memory_it_tries_once_more_with_less(
         source.make(wished)
 
 
+@pytest.mark.slow
 def test_what_the_safety_checker_flags_is_no_image(tmp_path: Path, watched: Path) -> None:
     strict = shutil.copytree(watched, tmp_path / "strict")
     weights = load_file(strict / "safety_checker/model.safetensors")
@@ -150,6 +153,7 @@ def test_a_variant_is_read_where_there_is_nothing_else(tmp_path: Path, model: Pa
     assert np.array_equal(made(source, wishes(source, 0, range(3))), made(plain, wishes(plain, 0, range(3))))
 
 
+@pytest.mark.slow
 def test_other_kinds_of_pipelines_are_loaded_as_well(tmp_path: Path) -> None:
     model = save_xl(tmp_path / "xl")
     source, later = opened("sd", tmp_path, model), opened("sd", tmp_path, model)

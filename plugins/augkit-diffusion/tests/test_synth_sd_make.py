@@ -60,6 +60,7 @@ def test_each_image_tells_where_it_is_from(whole: Path) -> None:
     assert len({row["prompt"] for row in rows if row["class"] == "dog"}) == 3
 
 
+@pytest.mark.slow
 def test_shards_make_the_same_images(tmp_path: Path, model: Path, whole: Path) -> None:
     for shard in ("2/2", "1/2"):
         done = synth(*words(tmp_path, model), "--shard", shard)
@@ -81,6 +82,7 @@ def test_another_precision_or_prompt_is_another_store(whole: Path, model: Path) 
     assert tree(whole) == before
 
 
+@pytest.mark.slow
 def test_what_the_safety_checker_flags_is_refused_once(tmp_path: Path, model: Path) -> None:
     strict = shutil.copytree(model, tmp_path / "strict")
     weights = load_file(strict / "safety_checker/model.safetensors")

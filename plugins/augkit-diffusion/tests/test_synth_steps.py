@@ -60,6 +60,7 @@ def without_speed(results: dict[str, Any]) -> dict[str, Any]:
     return results | {"rows": [row | {"images_per_second": None} for row in results["rows"]]}
 
 
+@pytest.mark.slow
 def test_stores_are_those_that_make_makes_and_their_model_is_learnt_once(
     done: tuple[Path, dict[str, Any], int], tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_figures_are_those_of_the_stores(done: tuple[Path, dict[str, Any], int])
         assert picture.format == "PNG" and min(picture.size) > 300
 
 
+@pytest.mark.slow
 def test_a_second_call_makes_nothing_and_a_table_says_the_same(
     done: tuple[Path, dict[str, Any], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +197,7 @@ def test_trainings_are_measured_on_validation_images_and_not_repeated(tmp_path: 
     assert third.stderr.count("trained") == 2 and json.loads(third.stdout)["rows"][1]["images"] == 10 * EACH - 1
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(1e-3, 1e4), min_size=1, max_size=5), st.lists(st.floats(0, 1), min_size=1, max_size=5))
 @settings(deadline=None, max_examples=25)
 def test_axes_can_be_read(speeds: list[float], shares: list[float]) -> None:

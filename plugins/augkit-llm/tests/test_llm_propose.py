@@ -69,6 +69,7 @@ def test_a_crossing_is_valid_and_unlike_every_parent(seeds: list[int], seed: int
     assert crossed(parents, rng(seed), REGISTRY, operator) == document
 
 
+@pytest.mark.slow
 def test_random_documents_are_wide() -> None:
     strategies = [admit(random_document(rng(seed), REGISTRY), REGISTRY) for seed in range(150)]
     assert len({strategy.hash for strategy in strategies}) == 150

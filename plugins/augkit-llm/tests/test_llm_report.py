@@ -92,6 +92,7 @@ def test_a_report_agrees_with_the_archive_and_needs_nothing_beside_it(tmp_path: 
     assert "The test set has not been read" in read.text  # `run` alone has no finale
 
 
+@pytest.mark.slow
 def test_calls_of_slots_that_were_never_filled_count(tmp_path: Path) -> None:
     """A call was lost when the search was killed, and the slot was never asked for again."""
     name = transcript(tmp_path / "t.jsonl", many_replies(9, 4))
@@ -162,17 +163,13 @@ def heights(*values: float) -> list[dict[str, Any]]:
     return [reply(f"g0.s{slot}.a0", document(value)) for slot, value in enumerate(values)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "outcome", "words"),
     [
         ((0.95, 0.9, 0.92, 0.91), "beat", "The LLM beat random search."),
-        pytest.param(
-            *((0.02, 0.03, 0.04, 0.05), "did not beat", "The LLM did not beat random search; it was worse"),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            *((0.5, 0.47, 0.48, 0.49), "cannot be told", "the difference is within the error"), marks=pytest.mark.slow
-        ),
+        ((0.02, 0.03, 0.04, 0.05), "did not beat", "The LLM did not beat random search; it was worse"),
+        ((0.5, 0.47, 0.48, 0.49), "cannot be told", "the difference is within the error"),
     ],
 )
 def test_whether_a_model_beat_random_search(
@@ -191,6 +188,7 @@ def test_whether_a_model_beat_random_search(
     assert "No language model was asked" in other["verdicts"][0]["words"]
 
 
+@pytest.mark.slow
 def test_random_strategies_of_the_same_search_are_a_control_at_as_many_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +201,7 @@ def test_random_strategies_of_the_same_search_are_a_control_at_as_many_runs(
     assert verdict["outcome"] == "beat" and verdict["runs"] < 28
 
 
+@pytest.mark.slow
 def test_searches_on_other_recipes_or_stages_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = searched(tmp_path / "a", ["none"], 28)
     with monkeypatch.context() as patch:

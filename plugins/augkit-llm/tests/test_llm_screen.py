@@ -144,6 +144,7 @@ def test_any_data_set_will_do(counts: list[int], size: int) -> None:
     assert found.problem is None and set(found.facts["strength"]) <= {"many", "medium", "few"}
 
 
+@pytest.mark.slow
 def test_most_random_documents_are_worth_training() -> None:
     found = [look(random_document(np.random.default_rng(seed), REGISTRY)) for seed in range(6)]
     assert sum(one.problem is None for one in found) >= 4

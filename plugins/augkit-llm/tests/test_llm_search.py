@@ -154,6 +154,7 @@ def test_a_control_that_cannot_be_trained_ends_the_search_and_is_tried_again(
     assert set(fates(tmp_path).values()) <= set(FATES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [[{"random_crop": {}}], []])
 def test_chance_fills_as_the_base_of_its_recipe_wants_it(tmp_path: Path, base: list[object]) -> None:
     with new(tmp_path / "found", settings(tmp_path, ["none"]), Budget(hours=1)) as search:
@@ -211,6 +212,7 @@ def test_generations_of_nothing_new_end_the_search(tmp_path: Path) -> None:
 # determinism
 
 
+@pytest.mark.slow
 def test_jobs_and_threads_change_nothing(tmp_path: Path) -> None:
     """Neither how many train at once nor how many are asked at once; the landscape is measured in another order."""
     model = transcript(tmp_path / "t.jsonl", many_replies(6, 4))
@@ -233,6 +235,7 @@ def test_another_seed_is_another_search(tmp_path: Path) -> None:
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.slow
 def test_a_search_in_two_parts_is_the_search_in_one(tmp_path: Path) -> None:
     model = transcript(tmp_path / "t.jsonl", many_replies(9, 4))
     chosen = settings(tmp_path, [model])
@@ -246,6 +249,7 @@ def test_a_search_in_two_parts_is_the_search_in_one(tmp_path: Path) -> None:
     assert len(dump(tmp_path / "whole")["generations"]) >= 4
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_or_trained_again_when_a_finished_search_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +261,7 @@ def test_nothing_is_asked_or_trained_again_when_a_finished_search_goes_on(
     assert dump(tmp_path / "found") == before and (tmp_path / "found" / "best.yaml").read_bytes() == best
 
 
+@pytest.mark.slow
 def test_the_best_is_never_lost(tmp_path: Path) -> None:
     """After each generation the best is that of the report, and within a standard error of the highest reward."""
     model = transcript(tmp_path / "t.jsonl", many_replies(9, 4))

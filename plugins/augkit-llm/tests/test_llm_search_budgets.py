@@ -32,6 +32,7 @@ def test_money_is_never_exceeded_and_what_was_paid_is_trained(tmp_path: Path, us
     archive.close()
 
 
+@pytest.mark.slow
 def test_tokens_are_never_exceeded(tmp_path: Path) -> None:
     searched(tmp_path, transcript(tmp_path / "t.jsonl", many_replies(5, 3)), Budget(evaluations=200, tokens=30_000), 3)
     archive = Archive.read(tmp_path / "found" / FILE)
@@ -39,6 +40,7 @@ def test_tokens_are_never_exceeded(tmp_path: Path) -> None:
     archive.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluations", [CONTROLS + 6, 40, 61])
 def test_evaluations_are_never_exceeded(tmp_path: Path, evaluations: int) -> None:
     search = searched(tmp_path, transcript(tmp_path / "t.jsonl", many_replies(9, 4)), Budget(evaluations=evaluations))

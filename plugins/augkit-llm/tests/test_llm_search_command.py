@@ -57,6 +57,7 @@ def test_a_search_tells_what_it_plans_does_and_finds(tmp_path: Path) -> None:
     assert (tmp_path / "found" / "best.yaml").exists()
 
 
+@pytest.mark.slow
 def test_the_status_is_that_of_the_archive(tmp_path: Path) -> None:
     begin(tmp_path, "--evaluations", "60", "--budget-usd", "3")
     told = run("--status", tmp_path / "found")
@@ -71,6 +72,7 @@ def test_the_status_is_that_of_the_archive(tmp_path: Path) -> None:
     assert facts["stopped"]["reason"] == "evaluations"
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_with_a_raised_budget_and_nothing_else(tmp_path: Path) -> None:
     begin(tmp_path, "--evaluations", "45", "--budget-usd", "3")
     first = json.loads(run("--status", tmp_path / "found", "--json").stdout)
@@ -85,6 +87,7 @@ def test_a_search_goes_on_with_a_raised_budget_and_nothing_else(tmp_path: Path) 
     assert refused.exit_code == 2 and "leave out --llm, --set" in refused.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_says_how_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(**_: object) -> None:
         raise KeyboardInterrupt
@@ -105,6 +108,7 @@ def test_what_cannot_be_told_apart_is_said_to_be_so(tmp_path: Path) -> None:
     assert "; the best is +0.00" in done.stdout and "which cannot be told from none" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_follows_a_search_waits_where_its_hours_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
     monkeypatch.setattr("augkit_llm.finale.close", lambda search: closed.append(search.archive.stopped()["reason"]))
@@ -130,6 +134,7 @@ def test_models_that_do_not_answer_are_a_failure(tmp_path: Path) -> None:
     assert "no strategy came through a stage yet" in done.stdout
 
 
+@pytest.mark.slow
 def test_several_models_share_the_questions(tmp_path: Path) -> None:
     name = transcript(tmp_path / "t.jsonl", many_replies(9, 4))
     done = begin(tmp_path, "--llm", f"{name}=3", "--evaluations", "60", "--budget-usd", "3", "--json", model="none")

@@ -131,6 +131,7 @@ def test_chance_needs_no_model_and_is_the_same_for_the_same_seed(folder: Path) -
     assert one == two != three
 
 
+@pytest.mark.slow
 def test_the_plugin_loads_no_client_and_no_templates_before_they_are_needed() -> None:
     code = (
         "import sys, typer; before = set(sys.modules); import augkit_llm; augkit_llm.augkit_commands(typer.Typer());"
