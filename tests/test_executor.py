@@ -263,6 +263,7 @@ def test_small_batches_mix(batch: int) -> None:
     assert MIX_KINDS[:3] == ("none", "mixup", "cutmix")
 
 
+@pytest.mark.slow
 def test_results_that_are_kept_stay_as_they_are() -> None:
     images = photos(96, 32)
     plans = [random_plan(EVERY, 32, 2, seed=seed) for seed in range(12)]
@@ -342,6 +343,7 @@ def test_on_a_device_nothing_waits(resample: str, fill: str, monkeypatch: pytest
     assert watch.sent, "the watch sees nothing"
 
 
+@pytest.mark.slow
 def test_threads_do_not_share_memory() -> None:
     images = photos(96, 32)
     plans = [random_plan(EVERY, 32, 3, seed=seed) for seed in range(4)]

@@ -159,6 +159,7 @@ def test_sides_that_trade_places_are_told_when_they_do() -> None:
         policy(images(2)[..., :20], torch.zeros(2, dtype=torch.int64))
 
 
+@pytest.mark.slow
 def test_two_threads_do_not_disturb_each_other() -> None:
     steps = ["kornia:RandomPlasmaShadow", "albumentations:CoarseDropout", {"torchvision:ColorJitter": {"hue": 0.3}}]
     given, targets = images(8), torch.zeros(8, dtype=torch.int64)

@@ -46,6 +46,7 @@ def test_options_mean_the_same(name: str) -> None:
     assert not torch.equal(opencv.execute(images, plan), opencv.execute(images, plain))
 
 
+@pytest.mark.slow
 def test_between_other_passes() -> None:
     """Many images on several threads, with passes before and after, and opaque operators that go the batched way."""
     every = tuple(choice(one.name) for one in ALL if one.kind in ("tone", "color") or one.name in (*NAMES, "fog"))

@@ -293,6 +293,7 @@ def test_two_that_say_which_images_an_epoch_takes_are_refused(asked: str, regist
         coreset_epochs.prepare(recipe, 10, registry, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_a_loss_that_looks_past_the_logits_takes_no_weights(registry: Registry) -> None:
     mine = Registry(**{**vars(registry), "losses": {**registry.losses, "looking": looking}})
     run = begun(mine, "{name: facility_location, share: 0.3}", "loss=looking")

@@ -116,6 +116,7 @@ def test_what_cannot_be_correlated(tmp_path: Path, registry: Registry) -> None:
         load_recipe("demo", registry, ["data.correlation=0.9"])
 
 
+@pytest.mark.slow
 def test_groups_made_up_for_data_that_have_none(tmp_path: Path) -> None:
     told = {"source": "digits", "image_size": 16, "groups": "border", "validation": 0.2}
     data = load(DataRecipe(**told, correlation=0.9))

@@ -332,6 +332,7 @@ def test_another_teacher_in_the_same_folder_is_refused(teacher: Path, tmp_path: 
         begun(registry, *told).load_state_dict(state)
 
 
+@pytest.mark.slow
 def test_a_teacher_answers_in_the_precision_that_the_student_has(teacher: Path, registry: Registry) -> None:
     for precision, kind in (("bf16", torch.bfloat16), ("float32", torch.float32)):
         run = begun(registry, *RIDE, f"loss={{name: ride, teacher: {teacher}}}", f"precision={precision}")
@@ -343,6 +344,7 @@ def test_a_teacher_answers_in_the_precision_that_the_student_has(teacher: Path, 
         assert found == [kind]
 
 
+@pytest.mark.slow
 def test_a_single_expert_is_not_driven_apart(teacher: Path, registry: Registry) -> None:
     single = ("model=resnet8_cifar", "policy=none")
     with pytest.raises(DocumentError, match=r'^loss: "ride" drives experts apart, and this model has a single one'):

@@ -120,6 +120,7 @@ def test_a_stopped_call_goes_on_and_runs_share_their_images(
     assert measure(folders) == records and len(loaded) == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True], ids=["a file", "no room for a file"])
 def test_images_too_many_to_hold_are_read_once(
     fresh: Path, three: None, monkeypatch: pytest.MonkeyPatch, full: bool

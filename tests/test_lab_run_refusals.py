@@ -17,6 +17,7 @@ from augkit.lab.run import train
 from augkit.registry import Registry
 
 
+@pytest.mark.slow
 def test_a_policy_that_learns_from_validation_needs_a_split(tmp_path: Path) -> None:
     document = tmp_path / "mine.yaml"
     document.write_text(
@@ -103,6 +104,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         train("demo", QUICK, tmp_path / "other", resume=True)
 
 
+@pytest.mark.slow
 def test_a_changed_policy_document_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = tmp_path / "mine.yaml"
     document.write_text("augkit: 1\nname: mine\npipeline: [{invert: {p: 0.5}}]\n")

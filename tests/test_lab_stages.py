@@ -105,6 +105,7 @@ def test_what_stays_frozen_behaves_as_when_it_is_tested(registry: Registry) -> N
     assert set(modes) == {(False, True)}
 
 
+@pytest.mark.slow
 def test_new_heads_depend_on_the_seed_and_the_stage_alone(registry: Registry) -> None:
     heads = []
     for told in (["seed=0"], ["seed=0", "loss=focal"], ["seed=1"], ["seed=0", "stages=[train, train, retrain_head]"]):
@@ -228,6 +229,7 @@ def test_images_that_are_not_there(tmp_path: Path) -> None:
 # -- what a run tells ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_accuracy_after_each_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

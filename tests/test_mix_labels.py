@@ -83,6 +83,7 @@ def test_remix_gives_minorities_the_label_and_mixes_pixels_as_mixup_does() -> No
     assert rare[:, 3].sum() > plain[:, 3].sum() + 10 and rare[:, 0].sum() < plain[:, 0].sum() - 10
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.sampled_from(PAIRS), min_size=1, max_size=3),

@@ -199,6 +199,7 @@ def test_partners_are_uniform_over_the_other_side(across: str, weights: str | No
         assert chisquare(met[wanted > 0].numpy(), expected.numpy(), sum_check=False).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_partners_of_two_images_are_drawn_apart() -> None:
     side, targets = torch.tensor([0, 0, 1, 1]), torch.zeros(4, dtype=torch.int64)
     pairs = [(int(one.partner[0]), int(one.partner[1])) for one in drawn(mix(across="synthetic"), side, targets, 800)]

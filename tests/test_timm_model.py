@@ -106,6 +106,7 @@ def test_a_whole_model_can_be_saved_and_its_copy_is_not_watched() -> None:
     assert pickle.loads(pickle.dumps(model)) is not None
 
 
+@pytest.mark.slow
 def test_model_and_loader_do_not_keep_each_other_alive() -> None:
     model = Net()
     wrapped = wrap(loader(), LEARNS, model)

@@ -99,6 +99,7 @@ def test_what_the_safety_checker_flags_is_refused_once(tmp_path: Path, model: Pa
     assert len(rows) == count and {row["safety_checker"] for row in rows} == {"off"}
 
 
+@pytest.mark.slow
 def test_translated_images_tell_what_they_begin_with(tmp_path: Path, model: Path) -> None:
     done = synth(*words(tmp_path, model, source="translate"), "--strength", 0.5, "--option", "begin=inter")
     assert done.exit_code == 0, done.output

@@ -223,6 +223,7 @@ def test_a_recipe_crops_flips_runs_autoaugment_then_doda_then_cutout() -> None:
     assert sum({0, 1, 2, 3} == set(row) for row in stages) > 100
 
 
+@pytest.mark.slow
 def test_the_control_draws_alike_until_weights_move_and_never_learns() -> None:
     pair = [
         Policy.load("doda", class_counts=[SEEN] * 50, seed=4, warm=5),

@@ -189,6 +189,7 @@ def test_a_document_that_does_not_fit_says_which_part(change: dict[str, Any], to
     assert str(caught.value).startswith(told)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
 def test_whatever_follows_the_strict_schema_is_a_document_or_an_error_that_can_be_told(seed: int) -> None:
@@ -248,6 +249,7 @@ def test_a_name_becomes_one_that_a_document_may_have(name: str, kept: str) -> No
     assert document["name"] == kept and load_strategy(document, REGISTRY).name == kept
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(2, 100))
 @settings(max_examples=60, deadline=None)
 def test_every_reply_that_follows_the_small_schema_gives_a_valid_document(seed: int, operators: int) -> None:

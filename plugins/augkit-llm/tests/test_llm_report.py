@@ -145,6 +145,7 @@ def test_the_command_makes_the_same_search_again(tmp_path: Path, monkeypatch: py
     one.close(), two.close()
 
 
+@pytest.mark.slow
 def test_what_a_model_wrote_stays_text(tmp_path: Path) -> None:
     lines = [reply(f"g0.s{slot}.a0", {**document(0.2 + 0.1 * slot), "title": EVIL}) for slot in range(4)]
     _, page = told(searched(tmp_path, [transcript(tmp_path / "t$_$.jsonl", lines)], 28))
@@ -152,6 +153,7 @@ def test_what_a_model_wrote_stays_text(tmp_path: Path) -> None:
     assert EVIL in read.text and "<script>alert" not in page
 
 
+@pytest.mark.slow
 def test_a_search_that_has_nothing_yet_is_told_too(tmp_path: Path) -> None:
     silent = transcript(tmp_path / "t.jsonl", [{"key": "g0.s0.a0", "error": "overloaded"}])
     results, page = told(searched(tmp_path, [silent]))

@@ -70,6 +70,7 @@ def test_strategies_that_act_alike_have_one_signature() -> None:
     assert look(renamed(LEARNING), known={first.signature}).problem == "it acts like a strategy that was tried before"
 
 
+@pytest.mark.slow
 def test_strategies_that_act_otherwise_have_different_signatures() -> None:
     others = [
         LEARNING,

@@ -86,6 +86,7 @@ def test_a_search_without_an_end_or_a_price_is_refused(tmp_path: Path) -> None:
         assert not (tmp_path / "found").exists()
 
 
+@pytest.mark.slow
 def test_what_the_end_of_the_hours_kept_from_beginning_is_not_spent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
