@@ -105,13 +105,25 @@ def test_lists_and_their_json_tell_the_same(augkit: Command, registry: Registry)
     assert (rotate["low"], rotate["high"], rotate["unit"], rotate["signed"]) == (0, 30, "degrees", True)
 
 
+TWICE = """
+import os
+from augkit.cli import main
+try:
+    main(["losses"])
+except SystemExit:
+    print("--no colour--", flush=True)
+os.environ["NO_COLOR"] = "1"
+main(["losses"])
+"""
+
+
 @pytest.mark.slow
 def test_colour_only_on_a_terminal(augkit: Command) -> None:
     assert "\x1b[" not in augkit("losses").stdout
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     environment.pop("NO_COLOR", None)
-    done = subprocess.Popen([sys.executable, "-m", "augkit.cli", "losses"], stdout=theirs, env=environment)
+    done = subprocess.Popen([sys.executable, "-c", TWICE], stdout=theirs, env=environment)
     os.close(theirs)
     shown = b""
     try:
@@ -120,7 +132,9 @@ def test_colour_only_on_a_terminal(augkit: Command) -> None:
     except OSError:  # Linux says so when the other end is closed
         pass
     assert done.wait(timeout=60) == 0
-    assert b"\x1b[" in shown and b"balanced_softmax" in shown
+    colourful, plain = shown.split(b"--no colour--")
+    assert b"\x1b[36m" in colourful and b"balanced_softmax" in colourful
+    assert not re.search(rb"\x1b\[[39]\dm", plain) and b"balanced_softmax" in plain
 
 
 @pytest.mark.slow
@@ -281,6 +295,7 @@ WRONG = {
     "unknown policy trained": ("train demo --set policy=trivialaugmnt", 'Did you mean "trivialaugment"?'),
     "unwritable run": ("train demo --out {}/bad.yaml/run", "bad.yaml"),
     "unknown setting": ("train demo --set epoch=3", "epoch"),
+    "torn setting": ("train demo --set epochs=[1", "--set epochs=[1: this is not YAML"),
     "recipe as strategy": ("validate demo", "demo is a recipe, not a strategy; add --recipe"),
     "strategy as recipe": ("validate --recipe randaugment", "randaugment is a strategy, not a recipe; leave out"),
     "no policy to compare": ("compare demo --policy ,", "--policy names no policy"),
@@ -316,6 +331,8 @@ def test_training_ends_with_its_accuracy_and_folder(augkit: Command) -> None:
         assert done.returncode == 0, done.stderr
         accuracy, folder = done.stdout.splitlines()
         assert re.fullmatch(r"runs/demo-none-seed3-[0-9a-f]{8}", folder)
+        facts = json.loads(augkit("train", "demo", *told, "--resume", "--json").stdout)
+        assert facts["folder"] == folder and 0 <= facts["test"]["all"] <= 1
         assert re.fullmatch(
             r"test accuracy after the last epoch: all [\d.]+%  many (absent|[\d.]+%)  medium [\d.]+%  few [\d.]+%",
             accuracy,
@@ -327,20 +344,43 @@ def test_debug_shows_the_traceback(augkit: Command) -> None:
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
+INTERRUPTED = {
+    "train demo --set epochs=500 --out {}": (
+        "checkpoint.pt",
+        "go on from the last checkpoint with: augkit train demo --set epochs=500 --out {} --resume",
+    ),
+    "demo --out {}": ("none-seed0/checkpoint.pt", "the same command goes on: augkit demo --out {}"),
+}
+
+
 @pytest.mark.slow
-def test_an_interrupted_training_says_how_to_go_on(tmp_path: Path, server: None) -> None:
+@pytest.mark.parametrize("command", INTERRUPTED)
+def test_an_interrupted_training_says_how_to_go_on(command: str, tmp_path: Path, server: None) -> None:
     out = tmp_path / "run"
-    words = ["train", "demo", "--set", "epochs=500", "--out", str(out)]
-    running = processes.Command(words, tmp_path, os.environ, tmp_path)
+    checkpoint, told = INTERRUPTED[command]
+    running = processes.Command(command.format(out).split(), tmp_path, os.environ, tmp_path)
     deadline = time.monotonic() + 90
-    while not (out / "checkpoint.pt").exists() and running.process.is_alive() and time.monotonic() < deadline:
+    while not (out / checkpoint).exists() and running.process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(running.process.pid or 0, signal.SIGINT)
     ended = running.end(120)
-    assert (out / "checkpoint.pt").exists() and ended.returncode == 130, ended.stderr
+    assert (out / checkpoint).exists() and ended.returncode == 130, ended.stderr
     assert "Traceback" not in ended.stderr
-    last = ended.stderr.splitlines()[-1]
-    assert last == (
-        "error: interrupted; go on from the last checkpoint with: "
-        f"augkit train demo --set epochs=500 --out {out} --resume"
-    )
+    assert ended.stderr.splitlines()[-1] == f"error: interrupted; {told.format(out)}"
+
+
+WHILE_IMPORTING = """
+import os, signal, sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Stop())
+from augkit.cli import main
+main(["operators"])
+"""
+
+
+def test_ctrl_c_before_a_verb_has_begun_ends_it_without_a_word() -> None:
+    done = subprocess.run([sys.executable, "-c", WHILE_IMPORTING], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from augkit.cli import compare, documents, listing, report, robustness, runs, scaffold
-from augkit.cli.output import fail, note
+from augkit.cli.output import command, fail, note
 from augkit.errors import AugkitError
 from augkit.plugins import PluginWarning, add_commands, default_host
 
@@ -43,7 +44,7 @@ class Verbs(TyperGroup):
             fail(error)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            fail("interrupted")
+            fail(f"interrupted; give the same command again: {command(sys.argv[1:])}")
             raise typer.Exit(130) from None
 
 

@@ -76,6 +76,8 @@ def load_checkpoint(folder: Path, *needed: str) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:  # nothing is wrong with the file
+        raise
     except Exception as error:  # torch raises whatever the damaged bytes make it stumble over
         raise StateError(
             f"not a readable checkpoint ({type(error).__name__}); remove it to train anew", file=path

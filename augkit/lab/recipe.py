@@ -239,7 +239,10 @@ def _override(data: dict[str, Any], override: str) -> Place:
     place = tuple(path.strip().split("."))
     if not equals or not all(place):
         raise DocumentError(f'--set takes path=value, such as data.source=DIR, not "{override}"')
-    value = read_text(written).data if written.strip() else ""
+    try:
+        value = read_text(written).data if written.strip() else ""
+    except DocumentError as error:
+        raise DocumentError(f"--set {override}: {error.message}") from error
     if len(place) == 1 and place[0] in SHORT and isinstance(value, str):
         value = {SHORT[place[0]]: value}
     part = data
