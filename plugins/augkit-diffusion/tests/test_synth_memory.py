@@ -107,7 +107,7 @@ def test_half_precision_is_whole_again_after_memory_ran_out(
     wished, vae = wishes(source, 0, range(3)), source.pipeline.pipe.vae
     images = made(source, wished)
     assert vae.dtype == torch.float16
-    decode, fails = vae.decode, [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")]
+    decode, fails = vae.decode, [torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")]
 
     def short(*arguments: Any, **more: Any) -> Any:
         if fails:
@@ -125,7 +125,7 @@ def test_half_precision_is_whole_again_after_memory_ran_out(
 @pytest.mark.parametrize(
     ("error", "short"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), True),
         (MemoryError(), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),

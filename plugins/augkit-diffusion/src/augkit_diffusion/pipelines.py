@@ -240,7 +240,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     told = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(words in told for words in SHORT)
     )
 
