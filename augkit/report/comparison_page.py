@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from augkit.report import charts
+from augkit.report import charts, comparison_charts
 from augkit.report.facts import Comparison, Run, Series
 from augkit.report.page import render
 from augkit.report.run_page import flat, percent
@@ -84,7 +84,7 @@ def differences(results: Mapping[str, Any]) -> Markup:
         if found:
             name = f"{row['policy']}, {row['loss']}" if losses else row["policy"]
             rows.append({"name": name, **{key: found[key] for key in ("mean", "low", "high", "verdict")}})
-    return charts.differences(rows, results["control"]) if rows else Markup()
+    return comparison_charts.differences(rows, results["control"]) if rows else Markup()
 
 
 def by_class(series: Sequence[Series]) -> Markup:
@@ -96,7 +96,7 @@ def by_class(series: Sequence[Series]) -> Markup:
         if all([row["name"] for row in run.classes] == [row["name"] for row in classes] for run in one.runs):
             values = np.array([[_number(run.classes[k]["accuracy"]) for k in order] for run in one.runs])
             lines.append((one.name, values))
-    return charts.lines_by_class(lines, [classes[k] for k in order])
+    return comparison_charts.lines_by_class(lines, [classes[k] for k in order])
 
 
 def _number(value: float | None) -> float:
