@@ -149,7 +149,7 @@ class Pipeline:
                     raise
             from augkit.cli.output import note
 
-            note("out of memory: going on with --option memory=low, which may change the last bits of images")
+            note("out of memory: going on with --option memory=low, which may change images a little")
             self.low = True
             self._settle()
             _free(self.device)
