@@ -29,14 +29,20 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, if it is there
 
 
+def seconds(item: pytest.Item) -> float:
+    """About how many a test that is marked as slow takes: what its mark says, or one; 0 for the others."""
+    mark = item.get_closest_marker("slow")
+    return 0 if mark is None else float(mark.args[0] if mark.args else 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let each of two workers, which begin with half of the tests each, do the files with the most slow ones first."""
+    """Let each of two workers, which begin with half of the tests each, do the slowest files first."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    slow = {path: sum(item.get_closest_marker("slow") is not None for item in tests) for path, tests in files.items()}
+    slow = {path: sum(map(seconds, tests)) for path, tests in files.items()}
     heavy = sorted((path for path in files if slow[path]), key=lambda path: -slow[path])
     halves = [[item for path in part for item in files[path]] for part in (heavy[::2], heavy[1::2])]
     for path in files:

@@ -24,7 +24,7 @@ def script(name: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_quick_run_becomes_a_page_and_a_picture(tmp_path: Path) -> None:
     found, text, picture = (tmp_path / name for name in ("found.json", "page.md", "picture.svg"))
     script("run.py", "--quick", "--only", "jitter-32", "operator-invert-32", "plan-jitter", "--out", str(found))

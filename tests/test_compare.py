@@ -381,7 +381,7 @@ def same_as_undisturbed(out: Path, undisturbed: Path) -> None:
     assert not list(out.rglob("*.part"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 @pytest.mark.timeout(1800)
 def test_kills_lose_nothing_and_change_no_number(tmp_path: Path, server: None) -> None:
     longer, began = f"epochs={max(12, KILLS)}", time.monotonic()

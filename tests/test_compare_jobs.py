@@ -170,7 +170,7 @@ def test_processes_die_with_their_parent_however_that_ends(tmp_path: Path) -> No
     assert not any(map(alive, processes))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 def test_ray_gives_the_same_results_in_the_same_order(forked: None) -> None:
     tasks = [task(f"t{i}", number=i, after=0.5 * (i == 0)) for i in range(4)]
@@ -185,7 +185,7 @@ def test_ray_gives_the_same_results_in_the_same_order(forked: None) -> None:
     assert here[-1][2] == "its process was killed by SIGKILL" and there[-1][2].startswith("its process ended (")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 @pytest.mark.parametrize(
     "on",
     ["local", pytest.param("ray", marks=pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed"))],

@@ -71,7 +71,7 @@ def batches(policy: Policy, images: Tensor, number: int) -> Iterator[tuple[Tenso
         yield odd, policy.plan(LABELS[: len(odd)])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 @pytest.mark.parametrize(
     ("source", "image"),
     [
@@ -91,7 +91,7 @@ def test_one_graph_for_every_plan_and_the_odd_last_batch(guarded: None, source: 
     assert not counters["graph_break"] and len(compiled._graphs._kept) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_machine_code_gives_the_same(one_graph: None) -> None:
     policy = Policy.load("randaugment", image={"resample": "bilinear"}, out=IMAGENET)
     with torch._inductor.config.patch({"cpp.simdlen": 1, "compile_threads": 1}):  # the least to compile

@@ -43,7 +43,7 @@ def top1(output: str) -> list[float]:
     return [float(found) for found in re.findall(r"top-1 ([\d.]+) %", output)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_the_timm_loop_learns_the_digits_within_a_minute() -> None:
     begun = resource.getrusage(resource.RUSAGE_CHILDREN)
     output = run("timm_train.py")
@@ -54,7 +54,7 @@ def test_the_timm_loop_learns_the_digits_within_a_minute() -> None:
     assert "random transforms of the loader: RandomResizedCropAndInterpolation; kept" in output
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_the_timm_loop_goes_on_where_it_stopped(tmp_path: Path, server: None) -> None:
     folder = str(tmp_path / "run")
     options = (

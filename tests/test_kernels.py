@@ -72,7 +72,7 @@ def test_kernels_take_every_kind_of_image(kind: str) -> None:
         agree(images, plan, out)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_kernels_are_operators_that_compile(guarded: None) -> None:  # noqa: F811
     plan = random_plan(tuple(map(choice, SMALL)), 4, 2, seed=3)
     images, plan = on_device(photos(12, 4), plan)
@@ -125,7 +125,7 @@ print("compiled")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     script = tmp_path / "compile.py"  # Triton reads the source of what it compiles
     script.write_text(COMPILING)

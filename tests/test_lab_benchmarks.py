@@ -36,7 +36,7 @@ def made(command: list[str], out: Path) -> tuple[dict[str, Any], str]:
     return json.loads(out.read_text()), done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_an_epoch_is_split_and_runs_go_together_on_a_bare_machine(tmp_path: Path) -> None:
     found, said = made(["-c", BARE], tmp_path / "lab.json")
     assert [row["setting"] for row in found["epochs"]] == ["float32", "bf16, channels_last", "the same compiled"]
@@ -47,7 +47,7 @@ def test_an_epoch_is_split_and_runs_go_together_on_a_bare_machine(tmp_path: Path
     assert [(one["jobs"], len(one["seconds_of_each"])) for one in found["together"]] == [(1, 1), (2, 2)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_probes_are_asked_alike_before_and_after(tmp_path: Path, server: None) -> None:
     out = tmp_path / "probes.json"
     done = processes.run_script(ROOT / "benchmarks/probes.py", ["--smoke", "--out", str(out)], ROOT, tmp_path)

@@ -124,7 +124,7 @@ def after(run: Training, epochs: int) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in run.model.state_dict().items()}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_a_compiled_run_is_resumed_exactly_and_its_checkpoint_is_anybodys(registry: Registry, tmp_path: Path) -> None:
     whole = after(made(registry, "compile=true"), 3)
     first = made(registry, "compile=true")

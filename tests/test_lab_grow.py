@@ -29,7 +29,7 @@ def numbers(value: Any) -> Any:
     return [numbers(item) for item in value] if isinstance(value, list) else value
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_grown_comparison_is_the_one_that_was_made_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grown, whole = tmp_path / "grown", tmp_path / "whole"
     compare(tiny("none"), grown, say=lambda line: None)

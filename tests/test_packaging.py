@@ -145,7 +145,7 @@ print(json.dumps([result.output for result in results]))
     return said
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_new_plugin_builds_installs_and_works_in_a_fresh_environment(fresh: Path, tmp_path: Path) -> None:
     def run(*command: str | Path) -> str:
         return run_in(tmp_path, *command)
@@ -188,7 +188,7 @@ def test_every_plugin_is_a_distribution_of_its_own() -> None:
         assert (folder / "README.md").is_file() and list((folder / "tests").glob("test_*.py"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_our_plugins_build_and_install_beside_augkit(fresh: Path, tmp_path: Path) -> None:
     python, command, site = fresh / "bin/python", fresh / "bin/augkit", site_of(fresh)
     wheels = []

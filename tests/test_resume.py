@@ -137,7 +137,7 @@ def dying_write(real: Callable[..., None], moment: int) -> Callable[..., None]:
     return write
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 @pytest.mark.parametrize("told", [RECIPE, STAGED], ids=["one", "staged"])
 def test_death_in_the_middle_of_every_file(
     told: tuple[str, ...], undisturbed: Path, staged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,7 +158,7 @@ def test_death_in_the_middle_of_every_file(
     assert deaths >= 10  # recipe, environment, metrics; checkpoint and metrics of 2 epochs; two tables; summary
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 @pytest.mark.parametrize(
     "told", [(*RECIPE, "epochs=12", "batch_size=8"), (*STAGED, "epochs=8", "batch_size=8")], ids=["one", "staged"]
 )

@@ -29,7 +29,7 @@ def words(source: str, folder: Path) -> tuple[str | Path | int, ...]:
     return ("synth", "make", path, "--target", 40, "--source", source, *more, "--out")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("source", ["folder", "fit"])
 def test_kills_change_nothing(source: str, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def report_of(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in results.items() if name not in timed}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 @pytest.mark.timeout(900)
 def test_kills_in_the_finale_change_nothing(tmp_path: Path) -> None:
     """Killed while the twin is trained, while the test set is read and around what is stored, again and again."""

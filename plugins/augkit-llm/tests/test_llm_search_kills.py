@@ -24,7 +24,7 @@ STAGES = (Stage("short", 1, 2, keep=2), Stage("full", 3, 2))
 BUDGET = Budget(evaluations=12 + 2 * 10, usd=5.0)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 @pytest.mark.timeout(1800)
 def test_kills_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same archive but for times and costs, no reply asked for twice, the same best strategy, and none lost before.
