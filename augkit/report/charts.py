@@ -39,9 +39,10 @@ def legend(title: str | None = None, names: Sequence[str] = ()) -> alt.Legend | 
     """Above the chart, so that a narrow page has room for both; none for a single line."""
     if len(names) == 1:
         return None
-    wide = sum(len(name) + 4 for name in names) > 44
+    longest, together = max(map(len, names), default=0), sum(len(name) + 4 for name in names)
+    columns = 1 if longest > 24 else 2 if together > 44 else 0
     return alt.Legend(
-        title=title, orient="top", columns=2 if wide else 0, labelLimit=170, symbolLimit=30, symbolOpacity=1
+        title=title, orient="top", columns=columns, labelLimit=170 if columns == 2 else 300, symbolOpacity=1
     )
 
 

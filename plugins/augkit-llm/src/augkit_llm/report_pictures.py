@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from augkit.report.charts import curves as lines
+from augkit.report.charts import legend
 from augkit.report.maps import map_of
 from augkit.report.page import chart
 
@@ -32,7 +33,7 @@ def _stage(part: Mapping[str, Any], who: Sequence[str], end: int) -> Markup:
     color = alt.Color(
         "who:N",
         scale=alt.Scale(domain=names, range=[palette.get(name, "#888888") for name in names]),
-        legend=alt.Legend(title=None, orient="top", columns=3, labelLimit=200, symbolOpacity=1),
+        legend=legend(names=names),
     )
     x = alt.X("at:Q", title="evaluations so far (training runs)", scale=alt.Scale(domain=[0, end], nice=False))
     layers: list[alt.Chart] = []
@@ -145,7 +146,6 @@ def searches(all_of_them: Sequence[Mapping[str, Any]]) -> list[Markup]:
         if not rows:
             continue
         scale = alt.Scale(domain=names, range=[COLORS[k % len(COLORS)] for k in range(len(names))])
-        legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=320, symbolOpacity=1)
         tip = [alt.Tooltip("who:N", title="search"), alt.Tooltip("at:Q", title="evaluations")]
         best = (
             alt.Chart(alt.Data(values=rows))
@@ -153,7 +153,7 @@ def searches(all_of_them: Sequence[Mapping[str, Any]]) -> list[Markup]:
             .encode(
                 x=alt.X("at:Q", title="evaluations so far"),
                 y=_reward(),
-                color=alt.Color("who:N", scale=scale, legend=legend),
+                color=alt.Color("who:N", scale=scale, legend=legend(names=names)),
                 tooltip=[*tip, alt.Tooltip("reward:Q", title="best reward", format=".3f")],
             )
             .properties(width="container", height=220)
