@@ -276,7 +276,8 @@ def test_a_failed_run_is_named_and_repeated_only_when_asked(tmp_path: Path, caps
         assert f"\nFailed: trivialaugment-ce-seed1: {taken[1].parent}: this is no run folder" in said.out
         assert re.search(r"^trivialaugment  ce    failed ", said.out, re.MULTILINE)
     assert said.err.splitlines() == [
-        "4 runs of demo: 2 policies x 1 loss x 2 seeds, 2 epochs each; 2 are finished, 2 failed; --retry repeats them"
+        "4 runs of demo: 2 policies x 1 loss x 2 seeds, 2 epochs each; 2 are finished, 2 failed; --retry repeats them",
+        f"a page about it: augkit report {out}",
     ]
     for file in taken:
         file.unlink()
