@@ -118,7 +118,8 @@ def _values(values: list[Any], incomplete: str) -> Iterator[Value]:
 def _words(shell: str) -> list[str]:
     """The words behind `augkit`, the last of which is begun."""
     if shell == "complete_bash":
-        typed = os.environ.get("COMP_WORDS", "").split("\n")[1 : int(os.environ.get("COMP_CWORD", "1")) + 1]
+        last = int(os.environ.get("COMP_CWORD", "1"))
+        typed = [*os.environ.get("COMP_WORDS", "").split("\n"), ""][1 : last + 1]
         words: list[str] = []
         for word in typed:  # bash makes three words of policy=none
             if words and (word == "=" or words[-1].endswith("=")):

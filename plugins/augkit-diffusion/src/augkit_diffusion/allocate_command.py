@@ -24,7 +24,7 @@ def allocate(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where stores, runs and results go; one that is there is gone on with.")
     ],
-    source: Annotated[str, typer.Option(metavar="NAME", help="What makes the images, see `augkit synth sources`.")],
+    source: ask.Source,
     overrides: ask.Overrides = None,
     splits: Annotated[
         str | None,

@@ -34,7 +34,7 @@ TASKS = 8
 def make(
     recipe: ask.Recipe,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The store: a new folder, or one to go on in.")],
-    source: Annotated[str, typer.Option(metavar="NAME", help="What makes the images, see `augkit synth sources`.")],
+    source: ask.Source,
     overrides: ask.Overrides = None,
     target: ask.Target = None,
     groups: ask.Groups = False,

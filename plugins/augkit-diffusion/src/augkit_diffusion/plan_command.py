@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from augkit.cli.completion import names
 from augkit.cli.output import Json, show_json, show_rows
 from augkit.errors import AugkitError
 from augkit_diffusion import request as ask
@@ -94,7 +95,10 @@ def plan(
     groups: ask.Groups = False,
     budget: ask.Budget = None,
     weights: ask.Weights = None,
-    source: Annotated[str | None, typer.Option(metavar="NAME", help="Have a few images made by it and timed.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Have a few images made by it and timed.", autocompletion=names("sources")),
+    ] = None,
     model: ask.Model = None,
     steps: ask.Steps = None,
     guidance: ask.Guidance = None,

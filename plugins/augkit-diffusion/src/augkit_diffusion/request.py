@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from augkit.cli.completion import names
+from augkit.cli.parameters import Overrides as Overrides
 from augkit.errors import AugkitError, DocumentError
 from augkit_diffusion.allocation import allocate, cells_of, check_request
 from augkit_diffusion.making import Order, load_for_sources
@@ -19,9 +21,19 @@ if TYPE_CHECKING:
     from augkit.registry import Registry
     from augkit_diffusion.chunks import Cell
 
-Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Whose data: a recipe by name or by path.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a part of the recipe; repeatable.")
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Whose data: a recipe by name or by path.",
+        autocompletion=names("recipes", files=True),
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="What makes the images, see `augkit synth sources`.", autocompletion=names("sources")
+    ),
 ]
 Target = Annotated[
     str | None,

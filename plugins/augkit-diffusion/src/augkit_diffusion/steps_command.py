@@ -25,7 +25,7 @@ SEEDS = "0,1,2"
 
 def steps(
     recipe: ask.Recipe,
-    source: Annotated[str, typer.Option(metavar="NAME", help="What makes the images, see `augkit synth sources`.")],
+    source: ask.Source,
     values: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of denoising steps, such as 3,10,50.")],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="A new folder, or one to go on in; a store for each number.")

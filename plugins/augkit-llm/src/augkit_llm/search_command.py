@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from augkit.cli.completion import names
 from augkit.cli.output import Json, command, resumable, show_json, show_rows
+from augkit.cli.parameters import Overrides
 from augkit.errors import DataError
 from augkit_llm.options import ApiBase, BudgetUsd, Names, Prompts, Rendering, Repairs, Sheet, Timeout, UsdPerMtok, asked
 
@@ -28,7 +30,11 @@ WITH_REPORT = ("report", "against", "as_json")
 def search(
     context: typer.Context,
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe by name (see `augkit recipes`) or by path, with reward images.")
+        str | None,
+        typer.Argument(
+            help="A recipe by name (see `augkit recipes`) or by path, with reward images.",
+            autocompletion=names("recipes", files=True),
+        ),
     ] = None,
     llm: Annotated[
         list[str] | None,
@@ -70,10 +76,7 @@ def search(
     usd_per_mtok: UsdPerMtok = None,
     api_base: ApiBase = None,
     timeout: Timeout = 300.0,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a part of the recipe; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Let language models write strategies, train each next to its controls, and go on from the best.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from augkit.cli.completion import names
 from augkit.cli.output import Json, fail, note, show_json
 from augkit.errors import AugkitError
 from augkit_llm.options import ApiBase, BudgetUsd, Names, Prompts, Rendering, Repairs, Sheet, Timeout, UsdPerMtok, asked
@@ -27,7 +28,12 @@ def write(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The strategy to write (.yaml).")],
     data: Annotated[
-        str | None, typer.Option(metavar="RECIPE", help="Tell the model the counts and sizes of a recipe's data.")
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="Tell the model the counts and sizes of a recipe's data.",
+            autocompletion=names("recipes", files=True),
+        ),
     ] = None,
     names: Names = False,
     sheet: Sheet = False,
