@@ -230,6 +230,7 @@ def test_one_kind_of_run_has_no_difference(runs: Path) -> None:
     assert "Differences are paired" not in told.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "epochs"), [(100, 200), (300, 9)])
 def test_a_large_run_stays_small_on_the_page(tmp_path: Path, classes: int, epochs: int) -> None:
     folder = large_run(tmp_path / "run", classes, epochs)
