@@ -12,7 +12,7 @@ from run_parts import QUICK, small
 
 from augkit.engine.plan import ImageSettings
 from augkit.errors import DocumentError
-from augkit.lab.augmentation import Normalise, build_policy, strategy_of
+from augkit.lab.augmentation import Normalise, build_policy, own_operators, strategy_of
 from augkit.lab.data import load
 from augkit.lab.recipe import load_recipe
 from augkit.lab.run import train
@@ -95,3 +95,20 @@ def test_resampling_leaves_the_usual_base_alone(registry: Registry) -> None:
     plain, nearest, filled = results.values()
     assert torch.equal(plain, nearest)
     assert not torch.equal(plain, filled)  # which is why another fill is refused
+
+
+def test_an_operator_of_the_base_is_counted_apart_from_the_same_one_of_the_policy(
+    tmp_path: Path, registry: Registry
+) -> None:
+    crop = "{random_crop: {padding: 2}}"
+    file = tmp_path / "crop.yaml"
+    file.write_text(f"augkit: 1\nname: crop\npipeline: [{crop}]\n", encoding="utf-8")
+    recipe = small(registry, f"policy={file}", f"base.before=[{crop}]")
+    data = load(recipe.data)
+    policy = build_policy(recipe, data, registry, torch.device("cpu"))
+    where = torch.arange(40)
+    policy(next(data.train.batches([where])), data.train.labels[where], index=where)
+    policy.end_epoch()
+    used = policy.history[-1]["used"]
+    assert used[:, own_operators(policy)].sum() == 40
+    assert used.sum() == 80

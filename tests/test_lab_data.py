@@ -264,6 +264,16 @@ def test_corrupt_image_is_named(tmp_path: Path) -> None:
     assert caught.value.file == str(bad)
 
 
+def test_sixteen_bits_are_not_cut_off(tmp_path: Path) -> None:
+    """Pillow's own conversion makes everything above 255 of 65,535 white."""
+    ramp = (np.arange(64, dtype=np.uint16) * 1024).reshape(8, 8)
+    for name in ("train", "test"):
+        (tmp_path / name / "a").mkdir(parents=True)
+        Image.fromarray(ramp).save(tmp_path / name / "a" / "0.png")
+    images = next(data.load(DataRecipe(source=str(tmp_path), image_size=8)).train.batches([torch.zeros(1).long()]))
+    assert torch.equal(images[0], torch.from_numpy((ramp >> 8).astype(np.uint8)).expand(3, 8, 8))
+
+
 def test_test_split_with_an_unknown_class(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train": {"a": 3, "b": 3}, "test": {"a": 1, "z": 1}})
     with pytest.raises(DataError, match='"z" is not among the training classes'):

@@ -211,6 +211,12 @@ def test_small_images_keep_each_pixel_and_large_ones_are_reduced() -> None:
     assert pixels(large)[0].shape == (128, 128, 3)
 
 
+def test_one_small_image_does_not_make_all_small(tmp_path: Path) -> None:
+    for number, side in enumerate([20, 100, 120, 140]):
+        Image.new("RGB", (side, side + 9)).save(tmp_path / f"{number}.png")
+    assert sample(str(tmp_path)).images.shape == (4, 3, 110, 110)
+
+
 def test_many_classes_are_shown_from_the_most_frequent_to_the_rarest(tmp_path: Path) -> None:
     labels = np.repeat(np.arange(40), np.arange(1, 41))
     np.savez(tmp_path / "many.npz", train_images=np.zeros((len(labels), 8, 8, 3), np.uint8), train_labels=labels)

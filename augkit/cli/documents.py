@@ -132,7 +132,12 @@ def preview(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed, another draw, and other images.")] = 0,
     epoch: Annotated[int, typer.Option(min=0, max=99, help="The epoch of 100 for strategies that follow it.")] = 0,
-    size: Annotated[int | None, typer.Option(min=8, max=1024, help="Side of the squares in pixels.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8, max=1024, help="Side of the squares in pixels; by default the median of the images, 32 to 224."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a strategy on your own images: before, after, and in words what was drawn.

@@ -19,7 +19,7 @@ def sample(data: str, *, count: int = 8, size: int | None = None, seed: int = 0,
 
     Args:
         data: a folder of class folders, a flat folder of images, or any other source of the lab's (`digits`, an .npz).
-        size: the side in pixels; by default that of the smallest chosen image, between 32 and 224.
+        size: the side in pixels; by default the median of the chosen images' shorter sides, between 32 and 224.
         each: images of a class at least, where it has so many: of more than `count / each` classes some are shown,
             from the most frequent to the rarest.
 
@@ -33,7 +33,7 @@ def sample(data: str, *, count: int = 8, size: int | None = None, seed: int = 0,
     index = np.sort(order[chosen])
     index = index[np.argsort(reader.labels[index], kind="stable")]
     pictures = [Image.fromarray(np.ascontiguousarray(reader.read(int(i)))) for i in index]
-    side = size or min(224, max(32, min(min(picture.size) for picture in pictures)))
+    side = size or min(224, max(32, int(np.median([min(picture.size) for picture in pictures]))))
     squares = [np.array(ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)) for picture in pictures]
     return Samples(
         torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous(),

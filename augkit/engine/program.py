@@ -113,7 +113,8 @@ def steps_of(steps: tuple[Step, ...], path: str) -> Iterator[tuple[str, Step]]:
 def bind(strategy: Strategy, sizes: Sizes) -> Program:
     """Lay out the palettes and single operators of a strategy and of every strategy it uses.
 
-    A palette's entries stay together, since its `ops` axis is an offset into the table; single operators are shared.
+    A palette's entries stay together, since its `ops` axis is an offset into the table; single operators are shared, but
+    not between a document and those that it uses: what a policy did is counted apart from the base around it.
     """
     choices: list[Choice] = []
     bounds: list[Bound] = []
@@ -149,6 +150,7 @@ def _place(part: Strategy, path: str, choices: list[Choice], bounds: list[Bound]
     choices.extend(part.choices)
     bounds.append(bound)
     steps = [found for at, inside in part.lists.items() for found in steps_of(inside, at)]
+    inner = singles if path else []
     for where, step in steps:
         if isinstance(step, OperatorStep):
             # shared among single operators only: a palette's columns count that palette's picks
@@ -169,7 +171,7 @@ def _place(part: Strategy, path: str, choices: list[Choice], bounds: list[Bound]
             if table is not None:
                 bound.tables[f"{where}.one_of"] = table
         elif isinstance(step, UseStep):
-            bound.children[where] = _place(step.strategy, f"{path}{where}/", choices, bounds, singles)
+            bound.children[where] = _place(step.strategy, f"{path}{where}/", choices, bounds, inner)
     return bound
 
 

@@ -96,7 +96,13 @@ class Files:
 
 
 def _decode(path: Path) -> np.ndarray:
+    """[H, W, 3] uint8. Of 16 bits the upper 8 count; Pillow's `convert` would make them all white."""
     with Image.open(path) as image:
+        if image.mode == "F":
+            raise ValueError("floating-point pixels have no known range")
+        if image.mode.startswith("I"):
+            grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+            return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
         return np.asarray(image.convert("RGB"))
 
 
