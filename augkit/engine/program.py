@@ -113,8 +113,8 @@ def steps_of(steps: tuple[Step, ...], path: str) -> Iterator[tuple[str, Step]]:
 def bind(strategy: Strategy, sizes: Sizes) -> Program:
     """Lay out the palettes and single operators of a strategy and of every strategy it uses.
 
-    A palette's entries stay together, since its `ops` axis is an offset into the table; single operators are shared, but
-    not between a document and those that it uses: what a policy did is counted apart from the base around it.
+    A palette's entries stay together, since its `ops` axis is an offset into the table; single operators are shared,
+    but not between a document and those that it uses: what a policy did is counted apart from the base around it.
     """
     choices: list[Choice] = []
     bounds: list[Bound] = []
