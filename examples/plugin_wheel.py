@@ -4,7 +4,8 @@
     python examples/plugin_wheel.py --folder built/ --data photos/   # keep what is built, show it on your images
 
 It does what you would type: `augkit plugin new`, `pip wheel`, `pip install`, `augkit preview`. The wheel is installed
-into a folder of its own here, so that your environment stays as it is. Building needs setuptools and no network.
+into a folder of its own here, so that your environment stays as it is. Building needs a setuptools of 77 or later (`pip
+install -U setuptools`) and no network.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -46,6 +48,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to build; a temporary folder without it")
     parser.add_argument("--data", default="digits", help="a folder of images to show it on; digits without it")
     args = parser.parse_args()
+    if int(version("setuptools").split(".")[0]) < 77:
+        parser.error(f"setuptools {version('setuptools')} is too old to build with; run: pip install -U setuptools")
     with tempfile.TemporaryDirectory() as temporary:
         build(args.folder or Path(temporary), args.data)
 
