@@ -21,6 +21,7 @@ def test_page_is_up_to_date() -> None:
     committed = (DOCS / "operators.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^### (\w+)$", committed, re.MULTILINE)) == sorted(NAMES)
     assert committed == page(MEASURED), "run `make catalogue`"
+    assert committed.startswith("# Operators\n\n<!-- Written by `make catalogue`; do not edit. -->\n")  # for no reader
 
 
 def test_every_operator_has_its_picture_and_no_other() -> None:

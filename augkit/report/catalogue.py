@@ -35,7 +35,9 @@ KINDS = {
 }
 INTRO = """# Operators
 
-What can be named in a strategy: {count} operators, by how they run. Written by `make catalogue`; do not edit.
+<!-- Written by `make catalogue`; do not edit. -->
+
+What can be named in a strategy: {count} operators, by how they run.
 
 Strength 0 is the first end of an operator's range and strength 1 the other; a document may set both ends (`low`,
 `high`), or give a value in the operator's own unit. *Either side*: each image draws whether its value lies on one side
