@@ -71,3 +71,30 @@ def test_in_a_browser(written: Path, browser: Browser) -> None:
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 25, 30)"
     with browser.opened(written, dark=True) as page:
         page.wait_for_selector("figure.chart[data-drawn=dark] svg")
+
+
+@pytest.mark.slow
+def test_paper_is_light_and_holds_what_one_reads(written: Path, browser: Browser) -> None:
+    """Printed from dark colours: at once, for nothing can be drawn anew between the command and the print."""
+
+    def style(of: str, name: str, part: str = "") -> str:
+        return str(page.evaluate(f"getComputedStyle(document.querySelector('{of}'), '{part}')['{name}']"))
+
+    with browser.opened(written, dark=True) as page:
+        page.wait_for_selector("figure.chart[data-drawn=dark] svg")
+        assert style(".vega .role-axis-title text", "fill") == "rgb(230, 232, 235)"
+        page.evaluate("document.querySelector('main').append(document.createElement('pre'))")
+        page.set_viewport_size({"width": 600, "height": 800})  # Vega draws on resizing alone, so paper only scales
+        page.emulate_media(media="print", color_scheme="dark")
+        assert style("body", "backgroundColor") == "rgb(255, 255, 255)" and style("body", "color") == "rgb(31, 35, 40)"
+        assert style(".vega .role-axis-title text", "fill") == "rgb(31, 35, 40)"
+        assert style(".vega .role-axis-label text", "fill") == "rgb(89, 99, 110)"
+        assert style(".vega .role-axis-grid line", "stroke") == "rgb(216, 221, 227)"
+        assert style(".vega", "printColorAdjust") == "exact"
+        assert not page.get_by_role("button", name="Copy table").is_visible()
+        assert style("th button", "display", "::after") == "none" and style("pre", "whiteSpace") == "pre-wrap"
+        page.evaluate("document.querySelector('.vega').style.width = '300px'")
+        drawn = page.locator(".vega svg").first.evaluate(
+            "s => [s.clientWidth / s.clientHeight, s.viewBox.baseVal.width / s.viewBox.baseVal.height]"
+        )
+        assert drawn[0] == pytest.approx(drawn[1], rel=0.02), "no gaps above and below"

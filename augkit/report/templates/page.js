@@ -7,7 +7,7 @@ const page = (() => {
   let theme = "system";
   try { theme = localStorage.getItem("augkit-theme") || theme; } catch { /* a page from disk may have no storage */ }
 
-  const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+  const color = (name) => `var(${name})`; // not its value: what is printed is light, and there is no time to draw then
   function draw() {
     const ink = color("--ink"), soft = color("--soft"), line = color("--line");
     const words = { labelColor: soft, titleColor: ink, labelFontSize: 11, titleFontSize: 12, titleFontWeight: "normal" };
@@ -74,8 +74,6 @@ const page = (() => {
     copier.addEventListener("click", () => copy(bar.parentElement.querySelector("table")));
     bar.append(copier);
   }
-  addEventListener("beforeprint", () => { root.dataset.theme = "light"; });
-  addEventListener("afterprint", paint);
   paint();
   return { say, paint };
 })();
