@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from augkit.engine.output import Output
 from augkit.engine.plan import Plan
 from augkit.errors import InputError
 
@@ -18,9 +19,11 @@ LARGEST_INDEX = 1 << 28
 """A data set's positions are counted by epoch in a table of this length at most (2 GB)."""
 
 
-def check_images(images: Tensor, *, first: bool) -> None:
-    """Refuse anything but [B, C, H, W] uint8 or float in 0..1."""
+def check_images(images: Tensor, *, first: bool, out: Output | None = None) -> None:
+    """Refuse anything but [B, C, H, W] uint8 or float in 0..1, with as many channels as the output has means."""
     check_shape(images)
+    if out is not None:
+        out.check(images.shape)
     if images.dtype == torch.uint8:
         return
     if not images.is_floating_point():
@@ -96,7 +99,7 @@ def check_batch(
     if images is not None:
         check_shape(images)
         check_fit("images", images, targets)
-        check_images(images, first=policy.step == 0)
+        check_images(images, first=policy.step == 0, out=policy.out)
     return indices
 
 

@@ -292,7 +292,7 @@ class Policy:
         Raises:
             InputError: the plan was drawn for another number of images.
         """
-        check_images(images, first=False)
+        check_images(images, first=False, out=self.out)
         check_plan(plan, images)
         partners = tuple(
             self.pool.gather(mix.partner) if mix.pooled and self.pool is not None else None for mix in plan.mixes

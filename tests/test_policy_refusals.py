@@ -8,7 +8,7 @@ import pytest
 import torch
 from policy_parts import COUNTS, LEARNER, PICK, answers, batch
 
-from augkit import AugkitError, Policy
+from augkit import AugkitError, Output, Policy
 from augkit.errors import DocumentError, InputError, StateError
 
 
@@ -75,6 +75,17 @@ def test_what_is_no_output_is_refused() -> None:
     out: Any = torch.float32
     with pytest.raises(InputError, match=r"out must be an Output, .* not torch\.float32"):
         Policy.load("none", out=out)
+
+
+@pytest.mark.parametrize("document", ["randaugment", "none"])
+def test_a_batch_with_channels_last_is_told_so_whatever_the_output(document: str) -> None:
+    policy = Policy.load(document, class_counts=COUNTS, out=Output(mean=(0.5,) * 3, std=(0.5,) * 3))
+    targets = torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"3 means but images have 64 channels; .*looks like \[B, H, W, C\]: permute"):
+        policy(torch.zeros(2, 64, 64, 3), targets)
+    assert policy.batch == 0  # refused before anything was drawn or counted
+    with pytest.raises(InputError, match="but images have 5 channels; give a mean and a deviation for each channel"):
+        policy.apply(torch.zeros(2, 5, 64, 64), policy.plan(targets))
 
 
 WRONG: list[tuple[Any, dict[str, Any], type[AugkitError], str]] = [

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augkit.engine.output import permuted
 from augkit.engine.plan import Plan
 from augkit.errors import InputError, OperatorError
 from augkit.operators.base import Choice, Kernel, parameters_of
@@ -298,9 +299,7 @@ def check_channels(choices: tuple[Choice, ...], images: Tensor) -> bool:
     colours = [choice.operator.name for choice in choices if choice.operator.channels == "rgb"]
     channels = images.shape[1]
     if colours and channels not in (1, 3):
-        cure = "take it out of the document, or give it images with 3 channels or 1"
-        if images.shape[3] in (1, 3, 4) and images.shape[2] > 4:
-            cure = f"images are [B, C, H, W], and {list(images.shape)} looks like [B, H, W, C]: permute(0, 3, 1, 2)"
+        cure = permuted(images.shape) or "take it out of the document, or give it images with 3 channels or 1"
         raise InputError(
             f'operator "{colours[0]}" needs images of red, green and blue but these have {channels} channels; {cure}'
         )

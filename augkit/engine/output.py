@@ -36,12 +36,25 @@ class Output:
         if any(not value > 0 for value in std):
             raise InputError(f"Output.std must be above 0 but is {self.std}")
 
+    def check(self, shape: Sequence[int]) -> None:
+        """Refuse images [B, C, H, W] of another number of channels than there are means."""
+        count = len(_numbers("mean", self.mean))
+        if count not in (1, shape[1]):
+            cure = permuted(shape) or "give a mean and a deviation for each channel, or one for all"
+            raise InputError(f"Output has {count} means but images have {shape[1]} channels; {cure}")
+
     def scale_and_shift(self, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Two [C] float32 tensors: `value in 0..255 * scale + shift` is the normalised value."""
         mean, std = _numbers("mean", self.mean), _numbers("std", self.std)
-        if len(mean) not in (1, channels):
-            raise InputError(f"Output has {len(mean)} means but images have {channels} channels")
+        self.check((1, channels, 1, 1))
         return _scale_and_shift(mean, std, channels, device)
+
+
+def permuted(shape: Sequence[int]) -> str:
+    """What to do about a batch whose channels seem to come last; "" if they do not."""
+    if shape[3] in (1, 3, 4) and shape[2] > 4:
+        return f"images are [B, C, H, W], and {list(shape)} looks like [B, H, W, C]: permute(0, 3, 1, 2)"
+    return ""
 
 
 def _numbers(name: str, given: Any) -> tuple[float, ...]:
