@@ -220,7 +220,8 @@ def test_our_plugins_build_and_install_beside_augkit(fresh: Path, tmp_path: Path
 def test_where_a_plugin_is_missing_its_strategies_are_known_by_name(name: str, registry: Registry) -> None:
     distribution = next(d for d, names in OWN_PLUGINS.items() if name in names)
     told = rf'^there is no strategy "{name}"; it comes with the distribution {distribution}, which is not installed'
-    with pytest.raises(DocumentError, match=rf"{told}\. Valid: alternating_flip, "):
+    todo = rf"pip install {distribution}, or pip install \./plugins/{distribution} in a clone$"
+    with pytest.raises(DocumentError, match=rf"{told}: {todo}"):
         load_strategy(name, registry)
 
 

@@ -138,8 +138,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * (MAX_BYTES + 1))
     for path, message in (
-        (tmp_path / "missing.yaml", "No such file"),
-        (tmp_path, "this is no file"),
+        (tmp_path / "missing.yaml", "No such file or directory; check how its path is written"),
+        (tmp_path, "this is no file; give the path of a document"),
         (Path("/dev/zero"), "this is no file"),
         (latin, "is not UTF-8"),
         (large, "at most 1048576 bytes"),

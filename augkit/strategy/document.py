@@ -159,8 +159,9 @@ def _unknown(name: str, registry: Registry) -> str:
         return f"{name} is an operator, not a strategy; write it as a step of a document, as in pipeline: [{name}]"
     told = f"there is no strategy {shown(name)}"
     if name in ELSEWHERE:
-        told += f"; it comes with the distribution {ELSEWHERE[name]}, which is not installed"
-        return f"{told}.{hint('', registry.strategies)}"
+        package = ELSEWHERE[name]
+        told += f"; it comes with the distribution {package}, which is not installed"
+        return f"{told}: pip install {package}, or pip install ./plugins/{package} in a clone"
     others = {**dict.fromkeys(registry.palettes, "a palette"), **dict.fromkeys(registry.operators, "an operator")}
     other = closest(name, others) if len(name) <= 60 and not closest(name, registry.strategies) else ""
     if other:

@@ -56,12 +56,13 @@ def read_file(path: Path) -> Source:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise DocumentError("this is no file", file=path)
+            raise DocumentError("this is no file; give the path of a document (.yaml)", file=path)
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DocumentError(f"cannot read the document: {reason}", file=path) from error
+        todo = "check how its path is written" if isinstance(error, FileNotFoundError) else "give another file"
+        raise DocumentError(f"cannot read the document: {reason}; {todo}", file=path) from error
     if len(raw) > MAX_BYTES:
         raise DocumentError(f"a document has at most {MAX_BYTES} bytes, this has more", file=path)
     try:

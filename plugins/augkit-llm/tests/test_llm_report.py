@@ -18,7 +18,8 @@ from augkit_llm.gaps import WIDTH, gap
 from augkit_llm.models import Message, Question
 from augkit_llm.report import write
 from augkit_llm.reward import Score
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from llm_search_parts import RECIPE, document, flat, many_replies, new, recipe, reply, settings, transcript
 from typer.main import get_command
@@ -223,6 +224,7 @@ def test_searches_on_other_recipes_or_stages_are_not_compared(tmp_path: Path, mo
             write(one, twice)
 
 
+@examples(suppress_health_check=[HealthCheck.too_slow])  # on a machine with much else to do
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=5), st.floats(0, 0.3), st.floats(0, 0.3))
 def test_a_gap_is_symmetric_and_none_to_itself(rewards: list[float], error: float, other_error: float) -> None:
     seeds = dict(enumerate(rewards))

@@ -162,8 +162,8 @@ def test_nothing_that_a_model_writes_reaches_the_terminal_as_it_is(tmp_path: Pat
         (["RECIPE", "--llm", "none", "--out", "OUT", "--evaluations", "9", "--rendering", "x"], "--rendering is one"),
         (["RECIPE", "--llm", "none", "--out", "OUT", "--evaluations", "9", "--set", "seed=1"], "sets seed itself"),
         (["demo", "--llm", "none", "--out", "OUT", "--evaluations", "9"], "no images to reward by"),
-        (["--status", "OUT"], "there is no search here"),
-        (["--resume", "OUT"], "there is no search here to go on with"),
+        (["--status", "OUT"], "there is no search here (no search.sqlite); give the folder that --out named"),
+        (["--resume", "OUT"], "there is no search here to go on with; give the folder that --out named"),
         (["--status", "OUT", "--evaluations", "9"], "leave out --evaluations"),
     ],
 )

@@ -22,6 +22,7 @@ from augkit_llm.models import Question, Reply
 from augkit_llm.records import TABLES, VERSION, Candidate, Closing, Evaluation, Spent
 
 FILE = "search.sqlite"
+ELSEWHERE = "give the folder that --out named when the search was begun"
 WENT_ON = "went on"
 """Among the reasons of stops: the search was gone on with."""
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class Archive:
             StateError: there is none, it is damaged, or it is of another version.
         """
         if not path.exists():
-            raise StateError("there is no search here to go on with", file=path.parent)
+            raise StateError(f"there is no search here to go on with; {ELSEWHERE}", file=path.parent)
         return cls._connect(path)._checked()._begun()
 
     @classmethod
@@ -71,7 +72,7 @@ class Archive:
             StateError: there is none, it is damaged, or it is of another version.
         """
         if not path.exists():
-            raise StateError("there is no search here (no search.sqlite)", file=path.parent)
+            raise StateError(f"there is no search here (no {FILE}); {ELSEWHERE}", file=path.parent)
         with told(path):
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
         connection.row_factory = sqlite3.Row

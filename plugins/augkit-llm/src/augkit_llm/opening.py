@@ -139,7 +139,7 @@ def resumed(
     from augkit.lab import folder as files
 
     if not (folder / FILE).exists():
-        raise StateError("there is no search here to go on with; begin one with --out", file=folder)
+        raise StateError("there is no search here to go on with; give the folder that --out named when it was begun, or begin one with --out", file=folder)
     with files.claim(folder), closing(Archive.open(folder / FILE)) as archive:
         settings = archive.settled("settings", Settings.from_json)
         budget = archive.settled("budget", lambda found: Budget(**found)).raised(more)
