@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from operator_references import DRAWS, choice, photos, plan_of, random_plan
 from torch import Tensor
@@ -21,6 +21,7 @@ from augkit.engine.output import Output
 from augkit.engine.plan import ImageSettings, Plan
 from augkit.errors import InputError
 from augkit.operators import ALL
+from augkit.operators.base import Kernel
 from augkit.operators.mix_shapes import cutmix_boxes, kept_share
 
 EVERY = tuple(choice(one.name) for one in ALL if one.kind != "opaque" or one.name in ("fog", "linear_light"))
@@ -88,6 +89,7 @@ def test_mirrors_are_flips(resample: str, exact: bool) -> None:
     fill=st.sampled_from(["black", "mean", "reflect"]),
     normalise=st.booleans(),
 )
+@example(670494, 4, 3, 20, 12, "bilinear", "black", False)  # a map that once depended on how many images there were
 def test_any_plan_runs_alike_both_ways(
     seed: int, batch: int, slots: int, height: int, width: int, resample: str, fill: str, normalise: bool
 ) -> None:
@@ -97,6 +99,31 @@ def test_any_plan_runs_alike_both_ways(
     out = IMAGENET if normalise else None
     grouped, masked = execute(images, plan, out=out), execute(images, plan, out=out, masked=True)
     assert grouped.shape == images.shape and torch.equal(grouped, masked)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    batch=st.integers(2, 40),
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    kept=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_what_an_image_drew_does_not_depend_on_its_batch(
+    seed: int, batch: int, size: tuple[int, int], kept: tuple[float, float]
+) -> None:
+    """Parameters agree bit by bit, so that no image has other bytes among other images."""
+    start, stop = sorted(round(share * batch) for share in kept)
+    few = slice(min(start, batch - 1), max(stop, start + 1))
+    draws = torch.rand(batch, DRAWS + 1, generator=torch.Generator().manual_seed(seed))
+    for one in (*EVERY, choice("grid_distortion", steps=10), choice("elastic", sigma=0.05)):
+        if one.operator.kind == "opaque" or one.operator.looks_at:
+            continue
+        value, u = one.low + (one.high - one.low) * draws[:, 0], draws[:, 1:]
+        every, some = (one.lower(value[rows], u[rows], size) for rows in (slice(None), few))
+        pairs = zip(every, some, strict=True) if isinstance(every, Kernel) else [(every, some)]
+        for whole, part in pairs:
+            if isinstance(whole, Tensor) and len(whole) == batch:
+                assert torch.equal(whole[few], part.expand_as(whole[few])), one.operator.name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])

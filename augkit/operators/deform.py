@@ -6,7 +6,7 @@ Maps are sums of a few smooth shapes, so that they cost a small product of matri
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
@@ -29,6 +29,17 @@ def centres(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor
 def joined(x: Tensor, y: Tensor) -> Tensor:
     """x and y [N, H, W] to the map [N, H, W, 2], by way of complex numbers: a third of the time of stacking."""
     return torch.view_as_real(torch.complex(x, y))
+
+
+def _multiples(numbers: Tensor, bits: int, device: torch.device | None = None) -> Tensor:
+    """float64, where the device has it, rounded to multiples of 2^-bits.
+
+    Products of matrices add up in an order that depends on how many images there are. As long as all bits of all terms
+    fit the 53 of float64, every order gives the same number, so an image's map does not depend on its batch.
+    """
+    device = device or numbers.device
+    wide = numbers.float() if device.type == "mps" else numbers.double()
+    return (wide * 2.0**bits).round_().mul_(2.0**-bits).to(device)
 
 
 @operator(
@@ -90,14 +101,15 @@ def thin_plate(reach: Tensor, size: tuple[int, int], u: Tensor) -> Tensor:
     """Move 3 x 3 points by random amounts up to `reach` and bend the rest smoothly; stronger as it grows."""
     moved = (reach[:, None] * (2 * u - 1)).view(-1, CONTROL**2, 2).transpose(1, 2)
     height, width = size
-    across, down = (moved @ _plate(size, u.device)).view(-1, 2, height, width).unbind(1)
+    field = (_multiples(moved, 24) @ _plate(size, u.device)).float()
+    across, down = field.view(-1, 2, height, width).unbind(1)
     x, y = centres(size, u.device)
     return joined(x + across * width, y + down * height)
 
 
 @lru_cache(maxsize=4)
 def _plate(size: tuple[int, int], device: torch.device) -> Tensor:
-    """[9, H * W] float32: how far each pixel goes along with each control point; both on the unit square."""
+    """[9, H * W]: how far each pixel goes along with each control point; both on the unit square."""
     along = torch.linspace(0, 1, CONTROL, dtype=torch.float64)
     points = torch.cartesian_prod(along, along).flip(1)
     count = len(points)
@@ -107,7 +119,7 @@ def _plate(size: tuple[int, int], device: torch.device) -> Tensor:
     scale = torch.tensor([size[1], size[0]])
     x, y = centres(size, torch.device("cpu"))
     pixels = torch.stack((x.expand(size), y.expand(size)), dim=2).double().view(-1, 2) / scale
-    return (_bends(pixels, points) @ system.inverse()[:, :count]).float().T.contiguous().to(device)
+    return _multiples((_bends(pixels, points) @ system.inverse()[:, :count]).T.contiguous(), 24, device)
 
 
 def _bends(places: Tensor, points: Tensor) -> Tensor:
@@ -137,8 +149,8 @@ def grid_distortion(stretch: Tensor, size: tuple[int, int], u: Tensor, *, steps:
         part = part / part.sum(1, keepdim=True)
         place = (torch.arange(extent, device=u.device) + 0.5) * (steps / extent)
         passed = (place - torch.arange(steps, device=u.device)[:, None]).clamp(0, 1)
-        # term by term: a product of matrices rounds differently for other numbers of images
-        along.append(torch.stack([part[:, step, None] * passed[step] for step in range(steps)]).sum(0) * extent)
+        # term by term: `sum` adds in another order where a batch has other numbers of images
+        along.append(reduce(torch.add, [part[:, step, None] * passed[step] for step in range(steps)]) * extent)
     x, y = along
     shape = (len(u), *size)
     return joined(x[:, None].expand(shape), y[:, :, None].expand(shape))
@@ -210,7 +222,7 @@ def elastic(distance: Tensor, size: tuple[int, int], u: Tensor, *, sigma: Smooth
     """
     shorter = min(size)
     down, across = (_splines(extent, sigma * shorter * math.sqrt(3), u.device) for extent in size)
-    field = down @ pixel_normal(u, (2, down.shape[1], across.shape[1])) @ across.T
+    field = (down @ _multiples(pixel_normal(u, (2, down.shape[1], across.shape[1])), 16) @ across.T).float()
     x, y = centres(size, u.device)
     far = (distance * shorter).view(-1, 1, 1)
     return joined(torch.addcmul(x, field[:, 0], far), torch.addcmul(y, field[:, 1], far))
@@ -227,4 +239,4 @@ def _splines(extent: int, spacing: float, device: torch.device) -> Tensor:
     away = (place[:, None] - (points - 1)).abs()
     near, far = 2 / 3 - away.square() + away**3 / 2, (2 - away).clamp(min=0) ** 3 / 6
     weights = torch.where(away < 1, near, far)
-    return (weights / weights.square().sum(1, keepdim=True).sqrt()).to(device)
+    return _multiples(weights / weights.square().sum(1, keepdim=True).sqrt(), 16, device)
