@@ -46,6 +46,12 @@ def restore(policy: Policy, state: dict[str, Any]) -> None:
     own = None if policy.facts.counts is None else policy.facts.counts.tolist()
     if state["class_counts"] != own:
         raise StateError("the stored state belongs to another data set: its class counts differ from this policy's")
+    counted = state["statistics"]["sums"].get("used")
+    if counted is not None and counted.shape[1] != len(policy.program.choices):
+        raise StateError(
+            "the stored state is of another version of augkit, which counted operators otherwise;"
+            " go on with that version, or start anew"
+        )
     policy.memory.load_state_dict(state["memory"])
     policy.statistics.load_state_dict(state["statistics"])
     policy.memory.seed = policy.seed = state["seed"]

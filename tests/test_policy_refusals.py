@@ -139,6 +139,14 @@ def test_state_of_another_document_is_refused() -> None:
             Policy.load(LEARNER, class_counts=counts).load_state_dict(policy.state_dict())
 
 
+def test_state_with_other_columns_of_operators_is_refused() -> None:
+    policy = Policy.load(LEARNER, class_counts=COUNTS)
+    state = policy.state_dict()
+    state["statistics"]["sums"]["used"] = state["statistics"]["sums"]["used"][:, 1:]
+    with pytest.raises(StateError, match="another version of augkit"):
+        policy.load_state_dict(state)
+
+
 def test_state_that_becomes_infinite_stops_with_the_rule() -> None:
     runaway = {**LEARNER, "update": [{"at": "epoch_end", "set": {"previous": "exp(1000 + epoch) * class_count"}}]}
     policy = Policy.load(runaway, class_counts=COUNTS)

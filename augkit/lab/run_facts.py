@@ -156,6 +156,9 @@ def _add_policy(run: Run, strategy: Strategy | None) -> None:
     elif checkpoint is None:
         run.missing.append("There is no checkpoint in this folder, so what the policy learned is not told by epoch.")
     program = bind(strategy, Sizes()) if strategy is not None else None
+    if history and program is not None and _stacked(history, "used").shape[2] != len(program.choices):
+        run.missing.append("The checkpoint is of another version of augkit, so strengths are not told by epoch.")
+        history = []
     if history and program is not None:
         columns = own_columns(program)
         names = [program.choices[column].operator.name for column in columns]
