@@ -38,7 +38,8 @@ def execute(
         out: a normalised output; without it the result has the images' dtype.
         partners: for each mix of the plan, [B, C, H, W] uint8 pool images, or None where partners are in the batch.
         buffers: where large results take their memory from; the thread's own recycler without it.
-        masked: fixed shapes, every pass over every image; by default on any device but the CPU. The bytes are the same.
+        masked: fixed shapes, every pass over every image; by default on any device but the CPU, where it gives the same
+            bytes.
 
     Returns:
         [B, C, H, W], channels_last if the images are. Images that meet no operator come out exactly as they went in.
