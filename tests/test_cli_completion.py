@@ -83,6 +83,22 @@ def test_names_are_completed_where_they_are_asked_for(
     assert ask("plugin", "") == {"new"}
     assert ask("plugins", "--js") == {"--json"}
     assert ask("train", "./") == set(), "files are the shell's own matter"
+    assert ask("train", "demo", "--set", "policy", "=", "--ou") == {"--out"}, "an option stands behind a space"
+    assert ask("train", "--set", "policy", "=", "") >= {"demo"}, "an empty word, too"
+    assert ask("train", "demo", "--set", "seed", "=", "1", "--ou") == {"--out"}
+
+
+@pytest.mark.parametrize("place", [None, "", "two"])
+def test_a_place_that_is_no_number_is_the_last_word(
+    place: str | None, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("COMP_WORDS", "augkit\nshow\ntrivialaugment_")
+    monkeypatch.delenv("COMP_CWORD", raising=False)
+    if place is not None:
+        monkeypatch.setenv("COMP_CWORD", place)
+    assert completion.answer("complete_bash") == 0
+    assert capsys.readouterr().out.split() == ["trivialaugment_wide"]
 
 
 def test_what_was_kept_is_gathered_anew_when_a_plugin_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,11 +118,16 @@ def _values(values: list[Any], incomplete: str) -> Iterator[Value]:
 def _words(shell: str) -> list[str]:
     """The words behind `augkit`, the last of which is begun."""
     if shell == "complete_bash":
-        last = int(os.environ.get("COMP_CWORD", "1"))
-        typed = [*os.environ.get("COMP_WORDS", "").split("\n"), ""][1 : last + 1]
+        typed = os.environ.get("COMP_WORDS", "").split("\n")
+        try:
+            last = int(os.environ["COMP_CWORD"])
+        except (KeyError, ValueError):  # not asked by bash: the last word is the one that is begun
+            last = len(typed) - 1
         words: list[str] = []
-        for word in typed:  # bash makes three words of policy=none
-            if words and (word == "=" or words[-1].endswith("=")):
+        for word in [*typed, ""][1 : last + 1]:
+            # bash makes three words of policy=none; an empty one, or an option, stands behind a space
+            goes_on = word == "=" or (words[-1:] and words[-1].endswith("=") and word and not word.startswith("-"))
+            if words and goes_on:
                 words[-1] += word
             else:
                 words.append(word)
