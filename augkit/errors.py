@@ -5,7 +5,7 @@ Every message is one sentence saying what is wrong, where, and what to do about 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -94,6 +94,11 @@ def closest(name: str, valid: Iterable[str]) -> str:
     slips = get_close_matches(name, names, n=1, cutoff=0.6)
     begun = [known for known in names if len(own) >= _BEGUN and _plain(known).startswith(own)]
     return slips[0] if slips else min(begun, key=len, default="")
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are: "a, b, c, d, e and 7 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 _BEGUN = 3

@@ -61,10 +61,15 @@ def test_broken_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         data.load(recipe)
     whole = (root / "train" / "dog" / "000.png").read_bytes()
     (root / "train" / "cat" / "001.png").write_bytes(whole[:40])
-    with pytest.raises(DataError, match=r"cat/001\.png: .*; 2 of 10 images are broken in all; mend"):
+    both = r"\(cat/001\.png, dog/003\.png\)"
+    with pytest.raises(DataError, match=rf"cat/001\.png: .*; 2 of 10 images are broken in all {both}; mend"):
+        data.load(recipe)
+    for i in range(5):
+        (root / "train" / "cat" / f"00{i}.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cat/000\.png: .* \(cat/000\.png, .*, cat/004\.png and 1 more\); mend"):
         data.load(recipe)
     monkeypatch.setattr(readers, "SCAN_SECONDS", -1.0)
-    with pytest.raises(DataError, match=r"1 or more of 10 \(1 were tried\) images are broken"):
+    with pytest.raises(DataError, match=r"[12] or more of 10 \(1 were tried\) images are broken"):
         data.load(recipe)
 
 

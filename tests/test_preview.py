@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 from strategies_gen import documents
 
+from augkit.cli import samples as samples_module
 from augkit.cli.previews import write_preview
 from augkit.cli.samples import sample
 from augkit.errors import AugkitError
@@ -226,6 +227,57 @@ def test_many_classes_are_shown_from_the_most_frequent_to_the_rarest(tmp_path: P
     text = page(maker("none", shown=many), many)
     counts = [int(count) for count in re.findall(r">(\d+) training image", text)]
     assert counts == sorted(counts, reverse=True) and "24 images of 12 of 40 classes" in text
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Four classes of six images; of dogs two cannot be read, of newts none can, of cats there is none."""
+    for number, name in enumerate(("cats", "dogs", "newts", "rats")):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        for i in range(6 * (name != "cats")):
+            Image.new("RGB", (40, 40), (9 * i, 90, 40 * number)).save(tmp_path / "all" / name / f"{i}<i>&.png")
+    for path in (*(tmp_path / "all" / "newts").iterdir(), *sorted((tmp_path / "all" / "dogs").iterdir())[:2]):
+        path.write_bytes(path.read_bytes()[:60])
+    return tmp_path / "all"
+
+
+def test_the_next_of_the_class_stands_in_for_an_image_that_cannot_be_read(damaged: Path) -> None:
+    shown = sample(str(damaged), count=12, each=2)
+    assert shown.targets.tolist() == [1, 1, 1, 1, 3, 3, 3, 3]
+    assert all(int(shown.images[i, 0, 0, 0]) == 9 * int(name[5]) for i, name in enumerate(shown.names))
+    dogs = [name for name in shown.names if name.startswith("dogs/")]
+    assert dogs == [f"dogs/{i}<i>&.png" for i in (2, 3, 4, 5)]
+    newts = [name for name in shown.unreadable if name.startswith("newts/")]
+    assert len(newts) == 6 and set(shown.unreadable) - set(newts) <= {f"dogs/{i}<i>&.png" for i in (0, 1)}
+    text = page(maker("none", shown=shown), shown)
+    broken = len(shown.unreadable)
+    assert f"{broken} images of the {broken + 8} that were tried cannot be read and are left out (" in text
+    assert f" and {broken - 5} more); training" in text
+    assert "8 images of 2 of 3 classes, each" in text and "1 class has no images: cats." in text
+    assert (
+        'title="dogs/2&lt;i&gt;&amp;.png">' in text
+        and ": 2&lt;i&gt;&amp;.png</figcaption>" in text
+        and "<i>" not in text
+    )
+    assert sample(str(damaged / "rats")).unreadable == () and sample("digits").names == ()
+
+
+def test_no_more_than_some_are_tried(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples_module, "MOST_BROKEN", 3)
+    with pytest.raises(AugkitError, match=r"newts/\d.*: the image cannot be read .*, nor can any other of the 4 that"):
+        sample(str(damaged / "newts"), count=2)
+
+
+def test_what_could_not_be_read_is_told_beside_the_page(
+    damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("p.html", "p.png"):
+        told = write_preview("none", str(damaged), tmp_path / name, images=12, seed=0, epoch=0, size=None)
+        assert told["tried"] == told["images"] + told["unreadable"] and len(told["unreadable_files"]) == 5
+        assert f"warning: {told['unreadable']} images of the {told['tried']} that" in capsys.readouterr().err
+    told = write_preview("none", "digits", tmp_path / "p.html", images=4, seed=0, epoch=0, size=None)
+    assert (told["tried"], told["unreadable"], told["unreadable_files"]) == (4, 0, [])
+    assert capsys.readouterr().err == ""
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from augkit.cli.output import note
 from augkit.cli.samples import sample
 from augkit.errors import AugkitError
 from augkit.lab.folder import write
@@ -20,6 +21,9 @@ EPOCHS = 100
 """The planned length of the training that a previewed policy is told."""
 COUNTS, ROW = {".html": 24, ".png": 8}, {".html": 2, ".png": 1}
 """Images unless it is said, and the fewest of a class, by what is written."""
+
+TOLD = 5
+"""Unreadable files that `--json` names."""
 
 
 def write_preview(
@@ -65,6 +69,8 @@ def write_preview(
         called = named.resolve().name if named.exists() else data
         content = page(policy, samples, data=called, command=command, epoch=epoch)
     _save(out, content)
+    if samples.warning:
+        note(samples.warning)
     return _told(out, strategy.name, strategy.hash, samples, seed)
 
 
@@ -72,7 +78,9 @@ def _told(out: Path, name: str, digest: str, samples: Samples, seed: int) -> dic
     shown = sorted({samples.class_names[label] for label in samples.targets.tolist()})
     size = samples.images.shape[-1]
     facts = {"strategy": name, "hash": digest, "images": len(samples.images), "classes": shown, "size": size}
-    return {"path": str(out), **facts, "seed": seed, "bytes": out.stat().st_size}
+    broken = {"unreadable": len(samples.unreadable), "unreadable_files": list(samples.unreadable[:TOLD])}
+    tried = len(samples.images) + len(samples.unreadable)
+    return {"path": str(out), **facts, "seed": seed, "bytes": out.stat().st_size, "tried": tried, **broken}
 
 
 def _save(out: Path, content: str | bytes) -> None:

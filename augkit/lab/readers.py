@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from augkit.errors import DataError
+from augkit.errors import DataError, some_of
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -65,14 +66,17 @@ class Files:
     _told: list[DataError] = field(default_factory=list, repr=False, compare=False)
 
     def read(self, i: int) -> np.ndarray:
-        path = self.paths[i]
         try:
-            return _decode(path)
+            return self.decode(i)
         except UNREADABLE as error:
             with self._scan:  # readers in other threads may meet the next broken image meanwhile: one scan is enough
                 if not self._told:
-                    self._told.append(self._broken(path, error))
+                    self._told.append(self._broken(self.paths[i], error))
             raise self._told[0] from error
+
+    def decode(self, i: int) -> np.ndarray:
+        """What `read` gives; of a broken file it raises one of `UNREADABLE`, and looks at no other."""
+        return _decode(self.paths[i])
 
     def _broken(self, path: Path, error: Exception) -> DataError:
         """The first of all broken images, and how many there are; `path` is one of them."""
@@ -91,8 +95,17 @@ class Files:
         advice = "mend or remove the file"
         if len(broken) > 1 or not whole:
             among = f"of {len(self.paths)}" if whole else f"or more of {len(self.paths)} ({tried} were tried)"
-            advice = f"{len(broken)} {among} images are broken in all; mend or remove their files"
+            advice = f"{len(broken)} {among} images are broken in all{_which(broken)}; mend or remove their files"
         return DataError(f"the image cannot be read ({reason}); {advice}", file=first)
+
+
+def _which(broken: Sequence[tuple[Path, Exception]]) -> str:
+    """In brackets the first files of several, below the folder that holds them all."""
+    if len(broken) < 2:
+        return ""
+    paths = [path for path, _ in broken]
+    above = os.path.commonpath([path.parent for path in paths])
+    return f" ({some_of([path.relative_to(above).as_posix() for path in paths])})"
 
 
 def _decode(path: Path) -> np.ndarray:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from augkit.engine.plan import Plan
+from augkit.errors import some_of
 from augkit.policy import Policy
 from augkit.report.dials import at_epoch
 
@@ -25,6 +26,22 @@ class Samples:
     index: Tensor
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    """The file of each image, from the data's folder on; empty where images are no files."""
+    unreadable: tuple[str, ...] = ()
+    """Images that were to be shown, and could not be read."""
+
+    @property
+    def warning(self) -> str:
+        """A sentence about those that could not be read; empty if all could."""
+        if not self.unreadable:
+            return ""
+        count, tried = len(self.unreadable), len(self.unreadable) + len(self.images)
+        files, are = ("its file", "image") if count == 1 else ("their files", "images")
+        return (
+            f"{count} {are} of the {tried} that were tried cannot be read and {'is' if count == 1 else 'are'} left out"
+            f" ({some_of(self.unreadable)}); training stops at such, so mend or remove {files}"
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from augkit.errors import some_of
 from augkit.policy import Policy
 from augkit.report.dials import MOST_DIALS, dials_of, unturned
 from augkit.report.page import render
@@ -54,6 +55,7 @@ def page(make: Callable[[], Policy], samples: Samples, *, data: str = "", comman
         "command": command,
         "epoch": epoch if {"epoch", "step"} & policy.strategy.reads else None,
         "left_out": left_out,
+        "warning": samples.warning,
         "unturned": unturned(policy),
         "data": _as_json(board),
     }
@@ -64,18 +66,23 @@ def _by_count(samples: Samples) -> Samples:
     """The same with the images of the most frequent class first."""
     counts, labels = samples.class_counts, samples.targets.tolist()
     order = sorted(range(len(labels)), key=lambda i: (-counts[labels[i]], labels[i]))
-    return replace(samples, **{name: getattr(samples, name)[order] for name in ("images", "targets", "index")})
+    ordered = {name: getattr(samples, name)[order] for name in ("images", "targets", "index")}
+    return replace(samples, **ordered, names=tuple(samples.names[i] for i in order if samples.names))
 
 
 def _answer(policy: Policy, samples: Samples, board: Board, rows: int) -> str:
     """One sentence of what is seen, and one of what the slider does."""
-    name, classes = policy.strategy.name, len(samples.class_names)
+    empty = [name for name, n in zip(samples.class_names, samples.class_counts, strict=True) if not n]
+    name, classes = policy.strategy.name, len(samples.class_names) - len(empty)
     of = f"{rows} of {classes} classes" if rows < classes else "1 class" if rows == 1 else f"{rows} classes"
     count = len(samples.images)
     what = f"{'two draws' if board.draws == 2 else 'one draw'} of {name}"
     if policy.views:
         what = f"the {len(policy.views)} views that {name} makes of it"
     told = f"{count} image{'s' if count > 1 else ''} of {of}, each beside {what}."
+    if empty:
+        have = "1 class has" if len(empty) == 1 else f"{len(empty)} classes have"
+        told += f" {have} no images: {some_of(empty)}."
     if not board.dials and not unturned(policy):
         return f"{told} {name} does the same in every epoch, whatever the model learns, so there is no slider."
     if not board.dials:
@@ -89,7 +96,15 @@ def _rows(samples: Samples, policy: Policy, board: Board) -> Iterator[dict[str, 
     labels = samples.targets.tolist()
     for label in dict.fromkeys(labels):
         mine = [i for i, one in enumerate(labels) if one == label]
-        images = [{"number": i, "shot": board.originals[i], "tiles": list(_tiles(i, policy, board))} for i in mine]
+        images = [
+            {
+                "number": i,
+                "file": samples.names[i] if samples.names else "",
+                "shot": board.originals[i],
+                "tiles": list(_tiles(i, policy, board)),
+            }
+            for i in mine
+        ]
         yield {"name": samples.class_names[label], "count": samples.class_counts[label], "images": images}
 
 
