@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from augkit.cli import main
+from augkit.cli.compare import parse_seeds
 from augkit.errors import AugkitError, DataError, DocumentError, StateError
 from augkit.lab import tables
 from augkit.lab.compare import compare
@@ -65,6 +66,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     out = tmp_path_factory.mktemp("compared") / "cmp"
     grid = tiny(policies=(*POLICIES, "uniform_class_choice"), seeds=(0, 1, 2))
     return out, quietly(grid, out)
+
+
+@pytest.mark.parametrize("text", ["0", "1001"])
+def test_a_number_of_seeds_that_cannot_be_is_told_with_what_can(text: str) -> None:
+    with pytest.raises(DocumentError, match=f"^--seeds {text}: say how many, 1 to 1000, or which, such as 0,5,7$"):
+        parse_seeds(text)
+    assert parse_seeds("0,5,7") == [0, 5, 7] and parse_seeds("2") == [0, 1]
 
 
 def test_a_plan_is_policies_by_losses_by_seeds(registry: Registry) -> None:

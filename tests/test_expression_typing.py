@@ -114,6 +114,8 @@ def test_random_calls_have_stable_sites_and_the_axes_of_their_target() -> None:
         ("start * weight", ("classes", "ops", "samples"), "too large"),
         ("sum(uniform(), over=samples)", BATCH, "too large"),
         ("randint(3, 3)", BATCH, "high must be larger"),
+        ("if(epoch < 2, 0, 1)", BATCH, 'there is no function "if": write `where(condition, a, b)`'),
+        ("epoch * True", BATCH, 'there is no name "True": write 1'),
         ("bernoulli(p + 1)", BATCH, "p is 1.5, never within 0..1"),
         ("beta(0, 1)", BATCH, "takes positive numbers"),
         ("quantile(depth, 2, over=classes)", (), "q is 2, never within 0..1"),

@@ -87,5 +87,5 @@ def parse_seeds(text: str) -> list[int]:
     if "," in text:
         return numbers
     if not 1 <= numbers[0] <= 1000:
-        raise DocumentError(f"--seeds {text}: give 1 to 1000 seeds, or a list such as 0,{text}")
+        raise DocumentError(f"--seeds {text}: say how many, 1 to 1000, or which, such as 0,5,7")
     return list(range(numbers[0]))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from augkit.errors import ExpressionError
-from augkit.strategy.tokens import Token, checked_number, tokens
+from augkit.strategy.tokens import Token, checked_number, instead, tokens
 
 MAX_NODES = 500
 MAX_DEPTH = 32
@@ -129,9 +129,7 @@ class _Parser:
             raise ExpressionError("the expression is empty", column=0)
         node = self.expression(0)
         if self.token.kind != "end":
-            raise ExpressionError(
-                f"expected an operator or the end, found `{self.token.text}`", column=self.token.column
-            )
+            raise self.unexpected("an operator or the end", self.token)
         if depth(node) > MAX_DEPTH:
             raise ExpressionError(
                 f"the expression nests more than {MAX_DEPTH} deep; name its parts with `let`", column=0
@@ -150,8 +148,12 @@ class _Parser:
 
     def expect(self, text: str) -> None:
         if not self.accept(text):
-            found = f"`{self.token.text}`" if self.token.kind != "end" else "the end"
-            raise ExpressionError(f"expected `{text}`, found {found}", column=self.token.column)
+            raise self.unexpected(f"`{text}`", self.token)
+
+    @staticmethod
+    def unexpected(expected: str, token: Token) -> ExpressionError:
+        found = f"`{token.text}`{instead(token.text)}" if token.kind != "end" else "the end"
+        return ExpressionError(f"expected {expected}, found {found}", column=token.column)
 
     def count(self, node: Node) -> Node:
         self.nodes += 1
@@ -217,8 +219,7 @@ class _Parser:
             node = self.expression(0)
             self.expect(")")
             return node
-        found = f"`{token.text}`" if token.kind != "end" else "the end"
-        raise ExpressionError(f"expected a number, a name or a bracket, found {found}", column=token.column)
+        raise self.unexpected("a number, a name or a bracket", token)
 
     def result(self) -> str:
         """`.correct`, `.drawn` or `.level` behind the name of a probe; nothing behind any other name."""

@@ -17,9 +17,24 @@ _STRANGERS = {
     "&": "write `and`",
     "|": "write `or`",
     "!": "write `not`",
+    "~": "write `not`",
+    "?": "write `where(condition, a, b)`",
     '"': "there are no strings in an expression",
     "'": "there are no strings in an expression",
 }
+FOREIGN = {
+    **dict.fromkeys(("if", "else", "then"), "write `where(condition, a, b)`"),
+    "is": "write `==`, or `!=` for `is not`",
+    "in": "there are no lists; write `x == 1 or x == 2`",
+    **dict.fromkeys(("for", "lambda"), "there are no loops or functions of your own; name parts with `let`"),
+    "xor": "write `!=`",
+    **{word: f"write `{word.lower()}`" for word in ("AND", "OR", "NOT", "And", "Or", "Not")},
+    "=": "write a comparison as `==`, `<=` or `>=`",
+    "[": "there are no lists",
+    **dict.fromkeys(("True", "TRUE", "true"), "write 1"),
+    **dict.fromkeys(("False", "FALSE", "false"), "write 0"),
+}
+"""What other languages write, and what to write here."""
 
 
 class Token(NamedTuple):
@@ -64,6 +79,11 @@ def tokens(text: str) -> Iterator[Token]:
 
 def _hint(letter: str) -> str:
     return f": {_STRANGERS[letter]}" if letter in _STRANGERS else ""
+
+
+def instead(text: str) -> str:
+    """What to write for a word or sign of other languages, to end a message with; "" for any other."""
+    return f": {FOREIGN[text]}" if text in FOREIGN else ""
 
 
 def _name(text: str, column: int) -> Token:

@@ -30,6 +30,7 @@ from augkit.strategy.expression import (
 from augkit.strategy.folding import fold
 from augkit.strategy.functions import FUNCTIONS, Function
 from augkit.strategy.intervals import ANY, OPERATIONS, Interval, clipped
+from augkit.strategy.tokens import instead
 
 Axes = tuple[str, ...]
 INDEXED = {"y": "classes", "index": "samples", "group": "groups", "partner": "classes"}
@@ -213,7 +214,8 @@ class _Checker:
             raise ExpressionError(f"`{node.name}` is a function: {signature}", column=node.column)
         indices = {*OF_AN_IMAGE} - {*scope.hidden} if scope.indices else set()
         known = {*scope.names, *scope.constants, *indices}
-        raise ExpressionError(f'there is no name "{node.name[:60]}".{_hint(node.name, known)}', column=node.column)
+        cure = instead(node.name) or f".{_hint(node.name, known)}"
+        raise ExpressionError(f'there is no name "{node.name[:60]}"{cure}', column=node.column)
 
     def need_image(self, name: str, column: int) -> None:
         if not self.scope.indices or name in self.scope.hidden:
@@ -240,9 +242,8 @@ class _Checker:
     def call(self, node: Call, want: frozenset[str]) -> Typed:
         function = FUNCTIONS.get(node.function)
         if function is None:
-            raise ExpressionError(
-                f'there is no function "{node.function[:60]}".{_hint(node.function, FUNCTIONS)}', column=node.column
-            )
+            cure = instead(node.function) or f".{_hint(node.function, FUNCTIONS)}"
+            raise ExpressionError(f'there is no function "{node.function[:60]}"{cure}', column=node.column)
         function, axis, given = call_form(node, function, self.scope.along)
         if not function.least <= len(given) <= function.most:
             raise ExpressionError(f"`{function.signature}` does not take {len(given)} arguments", column=node.column)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augkit.errors import DataError, DocumentError, StateError
-from augkit_llm.archive import FILE, Archive
+from augkit_llm.archive import ELSEWHERE, FILE, Archive
 from augkit_llm.budget import OPTIONS, TOKENS, USD, Budget, cost
 from augkit_llm.cascade import RECIPE, Cascade, Place
 from augkit_llm.controls import CONTROLS
@@ -139,7 +139,7 @@ def resumed(
     from augkit.lab import folder as files
 
     if not (folder / FILE).exists():
-        raise StateError("there is no search here to go on with; give the folder that --out named when it was begun, or begin one with --out", file=folder)
+        raise StateError(f"there is no search here to go on with; {ELSEWHERE}, or begin one with --out", file=folder)
     with files.claim(folder), closing(Archive.open(folder / FILE)) as archive:
         settings = archive.settled("settings", Settings.from_json)
         budget = archive.settled("budget", lambda found: Budget(**found)).raised(more)
