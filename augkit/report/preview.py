@@ -37,9 +37,9 @@ class Samples:
         if not self.unreadable:
             return ""
         count, tried = len(self.unreadable), len(self.unreadable) + len(self.images)
-        files, are = ("its file", "image") if count == 1 else ("their files", "images")
+        images, are, files = ("image", "is", "its file") if count == 1 else ("images", "are", "their files")
         return (
-            f"{count} {are} of the {tried} that were tried cannot be read and {'is' if count == 1 else 'are'} left out"
+            f"{count} {images} of the {tried} that were tried cannot be read and {are} left out"
             f" ({some_of(self.unreadable)}); training stops at such, so mend or remove {files}"
         )
 
