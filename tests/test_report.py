@@ -6,12 +6,18 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import numpy as np
 import pytest
 from browser import Browser
 from fixtures import Install
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
 from report_parts import large_run
 from run_parts import QUICK
 from typer.testing import CliRunner, Result
@@ -24,6 +30,9 @@ from augkit.lab.grid import plan
 from augkit.lab.reports import page, write
 from augkit.lab.run_facts import read_run
 from augkit.plugins import load_registry
+from augkit.report import charts
+from augkit.report import page as pages
+from augkit.report.maps import map_of
 
 EVIL = '<script>alert("1")</script>'
 DOCUMENT = """augkit: 1
@@ -88,6 +97,15 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._open = ""
+
+
+def bare(*figures: str) -> str:
+    """A page of charts alone."""
+    body = "{% extends 'page.html.j2' %}{% block title %}x{% endblock %}{% block body %}{{ figures }}{% endblock %}"
+    with pytest.MonkeyPatch.context() as patch:
+        loaders = jinja2.ChoiceLoader
+        patch.setattr(jinja2, "ChoiceLoader", lambda own: loaders([jinja2.DictLoader({"bare": body}), *own]))
+        return pages.render("bare", {"figures": Markup("").join(figures)})
 
 
 def asked(*words: str | Path) -> Result:
@@ -284,6 +302,63 @@ def test_a_plugin_brings_the_page_of_its_own_folders(install: Install, runs: Pat
     assert "the model is right for" in page([runs / "none-ce-seed0"])  # which no plugin is asked about
     with pytest.raises(PluginError, match=r"the report of plugin augkit-album 1\.0 cannot be made: KeyError"):
         page([tmp_path])
+
+
+def spec(figure: str) -> dict[str, Any]:
+    """What Vega-Lite is told to draw."""
+    found = re.search(r'<script type="application/json">(.*?)</script>', figure)
+    assert found is not None
+    told: dict[str, Any] = json.loads(found[1])
+    return told
+
+
+@given(st.integers(1, 5000))
+def test_ticks_are_whole_epochs_and_few(epochs: int) -> None:
+    ticks = charts.epoch_ticks(range(epochs))
+    assert ticks[0] == 0 and ticks[-1] < epochs and 1 <= len(ticks) <= charts.TICKS
+    assert len({b - a for a, b in pairwise(ticks)}) <= 1
+    assert epochs > charts.TICKS or ticks == list(range(epochs))
+
+
+def test_cells_that_stand_for_several_say_so() -> None:
+    counts, names = list(range(300, 0, -2)), [f"c{k}" for k in range(150)]
+    one = map_of(np.ones((3, 6)), names[:3], "level", "words", "By class and epoch.", counts=counts[:3])
+    assert "A cell is" not in one and "mean of a class" not in one and '"title":"epoch"' in one
+    many = map_of(np.ones((150, 300)), names, "level", "words", "By class and epoch.", counts=counts)
+    assert "By class and epoch. A cell is the mean of up to 2 classes and up to 8 epochs." in many
+    titles = [tip["title"] for tip in spec(many)["encoding"]["tooltip"]]
+    assert titles == ["class", "training images, mean of a class", "epochs", "level"]
+
+
+def test_a_class_without_training_images_leaves_the_line_of_the_others() -> None:
+    rows = [{"name": f"c{n}", "count": n, "group": "few", "images": 5, "accuracy": 0.5} for n in (19, 3, 0)]
+    axes = [spec(charts.accuracy_by_class(part, "test"))["layer"][1]["encoding"]["y"] for part in (rows, rows[:2])]
+    assert [axis["scale"]["type"] for axis in axes] == ["symlog", "log"]
+    assert [axis["axis"]["values"] for axis in axes] == [[0, 1, 3, 10], [1, 3, 10]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 2, 3, 6, 300])
+def test_only_whole_epochs_are_named(epochs: int, tmp_path: Path, browser: Browser) -> None:
+    """In Chromium, below a line and below a map, in the words of the tooltip too."""
+    rows = [{"epoch": e, "series": "loss", "value": 0.5} for e in range(epochs)]
+    drawn = [
+        charts.curves(rows, "loss", "a line", percent=False),
+        map_of(np.ones((2, epochs)), ["a", "b"], "level", "a map", counts=[5, 3]),
+    ]
+    (tmp_path / "page.html").write_text(bare(*drawn), encoding="utf-8")
+    with browser.opened(tmp_path / "page.html", width=1000) as opened:
+        opened.wait_for_function("[...document.querySelectorAll('figure.chart')].every(one => one.dataset.drawn)")
+        for place in range(2):
+            axis = (
+                opened.locator("figure.chart").nth(place).locator(".role-axis:has-text('epoch') .role-axis-label text")
+            )
+            named = [text for text in axis.all_text_contents() if text]
+            assert named == [str(epoch) for epoch in charts.epoch_ticks(range(epochs))]
+        opened.locator("figure.chart .mark-rect path").nth(1).hover()
+        said = opened.locator("#vg-tooltip-element")
+        opened.wait_for_selector("#vg-tooltip-element.visible")
+        assert ("epochs" in said.inner_text()) == (epochs > 40) and (" to " in said.inner_text()) == (epochs > 40)
 
 
 @pytest.mark.slow

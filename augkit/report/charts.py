@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import altair as alt
@@ -15,6 +16,8 @@ NAMED = 30
 """Classes whose names are written along an axis."""
 DOTTED = 60
 """Epochs that have a dot along a line; of more the dots are there for the pointer alone."""
+TICKS = 12
+"""The most epochs that are named along an axis."""
 SERIES = ("#888888", "#2a9d9d", "#8d6cc0", "#e0a030", "#3b6ea5", "#c0504d", "#4f8a4b", "#b8732e", "#d26f9e", "#6f8fd2")
 
 
@@ -46,9 +49,8 @@ def legend(title: str | None = None, names: Sequence[str] = ()) -> alt.Legend | 
     )
 
 
-def _percent(title: str, *, grid: bool = True, low: float = 0) -> alt.Y:
-    scale = alt.Scale(domain=[low, 1])
-    return alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(format=".0%", grid=grid, tickCount=6))
+def _percent(title: str) -> alt.Y:
+    return alt.Y("value:Q", title=title, scale=alt.Scale(domain=[0, 1]), axis=value_axis(True))
 
 
 def accuracy_by_class(classes: Sequence[Mapping[str, Any]], which: str) -> Markup:
@@ -76,8 +78,9 @@ def accuracy_by_class(classes: Sequence[Mapping[str, Any]], which: str) -> Marku
         color=alt.Color("band:N", scale=bands(), legend=legend("classes with")),
         tooltip=tip,
     )
+    counted = alt.Scale(type="symlog" if any(row["n"] == 0 for row in rows) else "log")  # the logarithm has no 0
     images = base.mark_line(color="#888888", strokeWidth=1.5, point={"color": "#888888", "size": 12}).encode(
-        y=alt.Y("n:Q", title="training images (line)", scale=alt.Scale(type="log"), axis=_log_axis(rows)), tooltip=tip
+        y=alt.Y("n:Q", title="training images (line)", scale=counted, axis=_log_axis(rows)), tooltip=tip
     )
     drawn = alt.layer(bars, images).resolve_scale(y="independent").properties(width="container", height=260)
     known = [row for row in classes if row["accuracy"] is not None]
@@ -101,9 +104,9 @@ def class_axis(rows: Sequence[Mapping[str, Any]]) -> alt.Axis:
 
 
 def _log_axis(rows: Sequence[Mapping[str, Any]]) -> alt.Axis:
-    high = max(row["n"] for row in rows)
-    ticks = [step * 10**power for power in range(7) for step in (1, 3) if step * 10**power <= 1.5 * high]
-    return alt.Axis(values=ticks[-8:], format="~s", grid=False)
+    low, high = min(row["n"] for row in rows), max(row["n"] for row in rows)
+    ticks = [step * 10**power for power in range(7) for step in (1, 3) if step * 10**power <= 1.5 * high][-8:]
+    return alt.Axis(values=ticks if low else [0, *ticks], format="~s", grid=False)
 
 
 def unlike(names: Sequence[str]) -> list[str]:
@@ -141,7 +144,10 @@ def curves(
     )
     base = alt.Chart(alt.Data(values=[rounded(row) for row in rows])).encode(
         x=alt.X(
-            "epoch:Q", title="epoch (from 0)", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False)
+            "epoch:Q",
+            title="epoch (from 0)",
+            axis=alt.Axis(values=epoch_ticks([row["epoch"] for row in rows]), format="d"),
+            scale=alt.Scale(nice=False),
         ),
         color=color,
         opacity=alt.condition(picked, alt.value(1.0), alt.value(0.15)),
@@ -155,6 +161,16 @@ def curves(
         )
         parts.insert(0, spread)
     return chart(alt.layer(*parts).properties(width="container", height=230), words, caption)
+
+
+def epoch_ticks(epochs: Iterable[int]) -> list[int]:
+    """Whole epochs with a tick: each of them, or of many every 2nd, 5th, 10th, ... one. Vega by itself would set ticks
+    between two epochs that are close, and write their rounded numbers."""
+    known = sorted(set(epochs))
+    steps = (step * 10**power for power in count() for step in (1, 2, 5))
+    step = next(step for step in steps if known[-1] - known[0] < TICKS * step)
+    first = -(-known[0] // step) * step
+    return list(range(first, known[-1] + 1, step))
 
 
 def value_axis(percent: bool) -> alt.Axis:

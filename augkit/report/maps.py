@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 from markupsafe import Markup
 
-from augkit.report.charts import NAMED, unlike
+from augkit.report.charts import NAMED, epoch_ticks, unlike
 from augkit.report.page import chart
 
 ROWS, COLUMNS = 100, 40
@@ -41,10 +41,11 @@ def map_of(
         columns: their names; without them they are epochs.
         counts: training images of each row.
     """
+    height, epochs = values.shape
     names, values, counts = _fewer_rows(list(rows), values, counts)
-    edges = np.arange(values.shape[1] + 1)
-    if columns is None and values.shape[1] > COLUMNS:
-        edges = np.unique(np.linspace(0, values.shape[1], COLUMNS + 1).round().astype(int))
+    edges = np.arange(epochs + 1)
+    if columns is None and epochs > COLUMNS:
+        edges = np.unique(np.linspace(0, epochs, COLUMNS + 1).round().astype(int))
         values = np.stack([_average(values[:, a:b], 1) for a, b in pairwise(edges)], 1)
     across = list(columns) if columns is not None else edges[:-1].tolist()
     data: list[dict[str, Any]] = [
@@ -53,36 +54,59 @@ def map_of(
         | ({"to": edges[1:].tolist()} if columns is None else {})
         for place, (name, line) in enumerate(zip(names, values, strict=True))
     ]
-    what = "class" if counts is not None else "of"
-    tip = [alt.Tooltip("row:N", title=what)]
-    tip += [] if counts is None else [alt.Tooltip("n:Q", title="training images", format=",")]
-    tip += [alt.Tooltip("at:N" if columns else "at:Q", title="operator" if columns else "epoch")]
-    tip += [alt.Tooltip("v:Q", title=unit, format=".3~f")]
+    merged = {
+        "classes" if counts is not None else "rows": -(-height // len(names)),
+        "epochs": int(np.diff(edges).max()) if columns is None else 1,
+    }
     few = len(names) <= NAMED
     labels = alt.Axis(labelLimit=110, labelOverlap=False) if few else alt.Axis(labels=False, ticks=False)
     title = "classes, most images on top" if counts is not None else None
-    drawn = alt.Chart(alt.Data(values=data)).transform_flatten(["v", "at"] if columns else ["v", "at", "to"])
-    drawn = drawn.transform_filter("isValid(datum.v)")
-    if columns is not None:
-        x: Any = {"x": alt.X("at:N", sort=None, title=None, axis=alt.Axis(labelAngle=-50, labelLimit=110))}
-    else:
-        scale = alt.Scale(domain=[0, int(edges[-1])], nice=False)
-        x = {
-            "x": alt.X("at:Q", title="epoch (from 0)", axis=alt.Axis(tickMinStep=1, format="d"), scale=scale),
-            "x2": "to:Q",
-        }
     legend = alt.Legend(title=unit, orient="top", gradientLength=180, tickCount=4)
     drawn = (
-        drawn.mark_rect()
+        _flat(data, epochs=columns is None)
+        .mark_rect()
         .encode(
-            **x,
+            **(_operators() if columns is not None else _epochs(epochs)),
             y=alt.Y("row:N", scale=alt.Scale(domain=names), sort=None, title=title, axis=labels),
             color=alt.Color("v:Q", scale=alt.Scale(scheme="viridis"), legend=legend),
-            tooltip=tip,
+            tooltip=_tooltip(unit, merged, counted=counts is not None, epochs=columns is None),
         )
         .properties(width="container", height=max(70, round(len(names) * (18 if few else 3.6))))
     )
-    return chart(drawn, words, caption)
+    together = " and ".join(f"up to {most} {name}" for name, most in merged.items() if most > 1)
+    return chart(drawn, words, f"{caption} A cell is the mean of {together}.".strip() if together else caption)
+
+
+def _flat(rows: list[dict[str, Any]], *, epochs: bool) -> alt.Chart:
+    """Cells of rows; those of epochs know how these are called: "8", or "8 to 14"."""
+    drawn = alt.Chart(alt.Data(values=rows)).transform_flatten(["v", "at", "to"] if epochs else ["v", "at"])
+    drawn = drawn.transform_filter("isValid(datum.v)")
+    if not epochs:
+        return drawn
+    return drawn.transform_calculate(when="datum.at + (datum.to > datum.at + 1 ? ' to ' + (datum.to - 1) : '')")
+
+
+def _epochs(many: int) -> dict[str, Any]:
+    """Cells from their epoch to the next, each named below its middle."""
+    axis = alt.Axis(values=[epoch + 0.5 for epoch in epoch_ticks(range(many))], labelExpr="floor(datum.value)")
+    scale = alt.Scale(domain=[0, many], nice=False)
+    return {"x": alt.X("at:Q", title="epoch (from 0)", axis=axis, scale=scale), "x2": "to:Q"}
+
+
+def _operators() -> dict[str, Any]:
+    return {"x": alt.X("at:N", sort=None, title=None, axis=alt.Axis(labelAngle=-50, labelLimit=110))}
+
+
+def _tooltip(unit: str, merged: dict[str, int], *, counted: bool, epochs: bool) -> list[alt.Tooltip]:
+    tip = [alt.Tooltip("row:N", title="class" if counted else "of")]
+    if counted:
+        mean = ", mean of a class" if merged["classes"] > 1 else ""
+        tip.append(alt.Tooltip("n:Q", title=f"training images{mean}", format=","))
+    if epochs:
+        tip.append(alt.Tooltip("when:N", title="epochs" if merged["epochs"] > 1 else "epoch"))
+    else:
+        tip.append(alt.Tooltip("at:N", title="operator"))
+    return [*tip, alt.Tooltip("v:Q", title=unit, format=".3~f")]
 
 
 def _fewer_rows(
