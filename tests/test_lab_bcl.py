@@ -121,7 +121,7 @@ def test_a_run_learns_goes_on_to_the_bit_and_keeps_projections_out_of_the_model(
         (["stages=[{train: {loss: ce}}, finetune_head]", "policy=none"], r'^stages\[1\]\.loss: "bcl" takes 3 views'),
         (["compile=true"], '^compile: "bcl" looks at what the last layer is given'),
         (["model=deit_tiny_distilled_patch16_224", "model.options={img_size: 16, patch_size: 4}"], "one last layer"),
-        (["loss.hidden=0"], r"loss\.hidden: this should be greater than or equal to 1, not 0"),
+        (["loss.hidden=0"], r"loss\.hidden=0: this should be greater than or equal to 1, not 0"),
     ],
 )
 def test_what_it_cannot_work_with_is_one_sentence(told: list[str], message: str, registry: Registry) -> None:

@@ -141,9 +141,9 @@ def test_what_it_cannot_work_with_is_one_sentence(registry: Registry, tmp_path: 
         DocumentError, match=r'^loss: "group_dro" needs to know .* and "mixup" mixes images: take a pol'
     ):
         begun(registry, source, "loss=group_dro", "policy=mixup")
-    with pytest.raises(DocumentError, match=r"loss\.step_size: this should be greater than or equal to 0, not -1"):
+    with pytest.raises(DocumentError, match=r"loss\.step_size=-1: this should be greater than or equal to 0, not -1"):
         begun(registry, source, "loss=group_dro", "loss.step_size=-1")
-    with pytest.raises(DocumentError, match=r'loss\.step: there is no option "step" here\. Did you mean "step_size"'):
+    with pytest.raises(DocumentError, match=r'loss\.step=1: there is no option "step" here\. Did you mean "step_size"'):
         begun(registry, source, "loss=group_dro", "loss.step=1")
     lone = write_npz(tmp_path / "b.npz", train_groups=None)
     with pytest.raises(DataError, match=r'^the loss "group_dro" works by group, and the groups'):

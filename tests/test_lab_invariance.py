@@ -286,9 +286,9 @@ def test_what_it_cannot_work_with_is_one_sentence(registry: Registry, tmp_path: 
             DocumentError, match=f'"invariance" chooses among views .* "{policy}" makes none: take a po'
         ):
             begun(registry, source, "loss=invariance", f"policy={policy}")
-    with pytest.raises(DocumentError, match=r"loss\.epsilon: this should be greater than or equal to 0, not -1"):
+    with pytest.raises(DocumentError, match=r"loss\.epsilon=-1: this should be greater than or equal to 0, not -1"):
         begun(registry, source, "loss=invariance", "loss.epsilon=-1")
-    with pytest.raises(DocumentError, match=r'loss\.steps: there is no option "steps" here'):
+    with pytest.raises(DocumentError, match=r'loss\.steps=2: there is no option "steps" here'):
         begun(registry, source, "loss=invariance", "loss.steps=2")
     with pytest.raises(DocumentError, match="steps"):
         begun(registry, source, *OPTIONS, "policy.params.steps=0")

@@ -242,12 +242,12 @@ def test_the_prior_is_that_of_the_training_images(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("told", "says"),
     [
-        (["loss={name: ldam_drw, margin: 0.5}"], r'^loss\.margin: there is no option "margin" here\.'),
+        (["loss={name: ldam_drw, margin: 0.5}"], r'^--set .*: loss\.margin: there is no option "margin" here\.'),
         (["loss={name: ldam_drw, max_margim: 0.5}"], r'Did you mean "max_margin"\?'),
-        (["loss=focal", "loss.gamma=-1"], r"^loss\.gamma: .*greater than or equal to 0, not -1 \(from --set loss"),
-        (["loss.beta=0.9"], r'^loss\.beta: there is no option "beta"'),
-        (["loss=ce_drw", "loss.from=late"], r'^loss\.from: .* valid number, not "late"'),
-        (["loss=ce_drw", "loss.epoch=3"], r'^loss\.epoch: there is no option "epoch"'),
+        (["loss=focal", "loss.gamma=-1"], r"^--set loss\.gamma=-1: .*greater than or equal to 0, not -1$"),
+        (["loss.beta=0.9"], r'^--set loss\.beta=0\.9: there is no option "beta"'),
+        (["loss=ce_drw", "loss.from=late"], r'^--set loss\.from=late: .* valid number, not "late"'),
+        (["loss=ce_drw", "loss.epoch=3"], r'^--set loss\.epoch=3: there is no option "epoch"'),
     ],
 )
 def test_wrong_options_are_told(told: list[str], says: str, registry: Registry) -> None:

@@ -88,20 +88,31 @@ def test_overrides() -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("epochs=many", 'epochs: this should be a valid integer, not "many" (from --set epochs=many)'),
-        ("epochs=0", "epochs: this should be greater than or equal to 1, not 0 (from --set epochs=0)"),
-        ("data.imbalence=50", 'data.imbalence: there is no "imbalence" here. Did you mean "imbalance"?'),
+        ("epochs=many", '--set epochs=many: this should be a valid integer, not "many"'),
+        ("epochs=0", "--set epochs=0: this should be greater than or equal to 1, not 0"),
+        ("data.imbalence=50", '--set data.imbalence=50: there is no "imbalence" here. Did you mean "imbalance"?'),
+        ("data={imbalence: 50}", '--set data={imbalence: 50}: data.imbalence: there is no "imbalence" here. Did'),
         ("epochs", "--set takes path=value"),
         ("epochs.x=1", "epochs is 200 and has no parts"),
-        ("precision=half", "precision: this should be 'float32' or 'bf16'"),
-        ("loss=balancedsoftmax", 'Did you mean "balanced_softmax"?'),
-        ("loss.wrong=1", "(from --set loss.wrong=1)"),
+        ("precision=half", "--set precision=half: this should be 'float32' or 'bf16'"),
+        ("loss=balancedsoftmax", '--set loss=balancedsoftmax: there is no loss "balancedsoftmax" here. Did you mean'),
+        ("loss.wrong=1", '--set loss.wrong=1: there is no option "wrong" here'),
     ],
 )
 def test_wrong_overrides(override: str, says: str) -> None:
     with pytest.raises(DocumentError) as caught:
         load_recipe(PLAIN | {"epochs": 200}, REGISTRY, ["loss=ldam_drw", override])
     assert says in str(caught.value)
+
+
+def test_a_fault_of_an_override_names_no_file_that_the_user_never_wrote(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match=r'^--set epoch=3: there is no "epoch" here\. Did you mean "epochs"\?$'):
+        load_recipe("demo", REGISTRY, ["epoch=3"])
+    (tmp_path / "mine.yaml").write_text("augkit: 1\nname: x\ndata: {sourse: digits}\n")
+    with pytest.raises(DocumentError) as caught:
+        load_recipe(tmp_path / "mine.yaml", REGISTRY, ["epochs=no"])
+    override, own = str(caught.value).splitlines()
+    assert override.startswith("--set epochs=no: ") and own.startswith(f"{tmp_path}/mine.yaml:3: data.sourse: ")
 
 
 def test_every_fault_with_its_line_path_and_nearest_name(tmp_path: Path) -> None:

@@ -110,9 +110,9 @@ def test_wrong_shares_are_refused(wrong: torch.Tensor, registry: Registry) -> No
 
 def test_unknown_samplers_and_options(registry: Registry) -> None:
     for told, says in (
-        (["sampler=square_rot"], r'^sampler: there is no sampler "square_rot" .*Did you mean "square_root"'),
-        (["sampler={name: inverse, power: 2}"], r'^sampler\.power: there is no option "power"'),
-        (["stages=[train, {finetune_head: {sampler: invers}}]"], r'^stages\[1\]\.sampler: .* "inverse"'),
+        (["sampler=square_rot"], r'^--set .*: there is no sampler "square_rot" .*Did you mean "square_root"'),
+        (["sampler={name: inverse, power: 2}"], r': sampler\.power: there is no option "power"'),
+        (["stages=[train, {finetune_head: {sampler: invers}}]"], r': stages\[1\]\.sampler: .* "inverse"'),
     ):
         with pytest.raises(DocumentError, match=says):
             load_recipe({"augkit": 1, "name": "plain"}, registry, told)

@@ -144,24 +144,24 @@ def test_values_of_ratios(said: float | str, values: list[float]) -> None:
 @pytest.mark.parametrize(
     ("told", "says"),
     [
-        ("share=1.5", r"^sources\.share: `1\.5` is 1\.5, not within 0\.\.1"),
-        ("replace=-1", r"^sources\.replace: `-1` is -1, not within"),
-        ("share=epok", r'^sources\.share: there is no name "epok"\. Did you mean "epoch"'),
-        ("share=uniform()", r"^sources\.share: `uniform` is random, and nothing random is allowed here"),
-        ("share=class_count", r'^sources\.share: there is no name "class_count"'),
-        ("share=[1]", r"^sources\.share: expected a number in 0\.\.1 or an expression"),
-        ("share=true", r"^sources\.share: expected a number in 0\.\.1 or an expression"),
-        ("shar=0.5", r'^sources\.shar: there is no "shar" here\. Did you mean "share"'),
+        ("share=1.5", r": `1\.5` is 1\.5, not within 0\.\.1"),
+        ("replace=-1", r": `-1` is -1, not within"),
+        ("share=epok", r': there is no name "epok"\. Did you mean "epoch"'),
+        ("share=uniform()", r": `uniform` is random, and nothing random is allowed here"),
+        ("share=class_count", r': there is no name "class_count"'),
+        ("share=[1]", r": expected a number in 0\.\.1 or an expression"),
+        ("share=true", r": expected a number in 0\.\.1 or an expression"),
+        ("shar=0.5", r': there is no "shar" here\. Did you mean "share"'),
     ],
 )
 def test_wrong_ratios_are_one_sentence(told: str, says: str, registry: Registry) -> None:
     with pytest.raises(DocumentError, match=says) as caught:
         load_recipe({"augkit": 1, "name": "plain"}, registry, [f"sources.{told}"])
-    assert "\n" not in str(caught.value) and f"(from --set sources.{told})" in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(f"--set sources.{told}: ")
 
 
 def test_share_and_replace_exclude_each_other(registry: Registry) -> None:
-    with pytest.raises(DocumentError, match=r"^sources: share and replace are two ways"):
+    with pytest.raises(DocumentError, match=r"^--set sources=.*: share and replace are two ways"):
         load_recipe({"augkit": 1, "name": "plain"}, registry, ["sources={share: 0.5, replace: 0.5}"])
 
 

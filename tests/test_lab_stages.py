@@ -283,13 +283,13 @@ def test_ways_to_write_stages(registry: Registry, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("told", "says"),
     [
-        ("stages=[trian]", r'^stages\[0\]: there is no stage "trian" here\. Did you mean "train"\?'),
-        ("stages=[]", r"^stages: .*at least 1"),
-        ("stages=[3]", r"^stages\[0\]: this should be a mapping, not 3"),
-        ("stages=[train, {finetune_head: {epoch: 3}}]", r'^stages\[1\]\.epoch: .*no option "epoch".*"epochs"'),
-        ("stages=[train, {finetune_head: {epochs: 0}}]", r"^stages\[1\]\.epochs: .*greater than or equal to 1, not 0"),
-        ("stages=[train, {finetune_head: {data: fake}}]", r"^stages\[1\]\.data: this should be 'all' or 'real'"),
-        ("stages=[{train: {schedule: {nme: step}}}]", r'^stages\[0\]\.schedule\.nme: .*Did you mean "name"'),
+        ("stages=[trian]", r': stages\[0\]: there is no stage "trian" here\. Did you mean "train"\?'),
+        ("stages=[]", r"^--set stages=\[\]: .*at least 1"),
+        ("stages=[3]", r": stages\[0\]: this should be a mapping, not 3"),
+        ("stages=[train, {finetune_head: {epoch: 3}}]", r': stages\[1\]\.epoch: .*no option "epoch".*"epochs"'),
+        ("stages=[train, {finetune_head: {epochs: 0}}]", r": stages\[1\]\.epochs: .*greater than or equal to 1, not 0"),
+        ("stages=[train, {finetune_head: {data: fake}}]", r": stages\[1\]\.data: this should be 'all' or 'real'"),
+        ("stages=[{train: {schedule: {nme: step}}}]", r': stages\[0\]\.schedule\.nme: .*Did you mean "name"'),
     ],
 )
 def test_wrong_stages(told: str, says: str, registry: Registry) -> None:

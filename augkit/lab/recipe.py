@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,7 +39,7 @@ from augkit.lab.recipe_parts import (
 )
 from augkit.registry import Registry
 from augkit.strategy.document import is_path
-from augkit.strategy.problems import Place, Problems, shown
+from augkit.strategy.problems import Place, Problems, path_text, shown
 from augkit.strategy.reading import Source, read_file, read_mapping, read_text
 
 ENDINGS = (".yaml", ".yml", ".json")
@@ -135,11 +136,25 @@ def load_recipe(source: str | Path | Mapping[str, Any], registry: Registry, over
     data = _written_out(data)
     _anchor(data, Path.cwd())
     recipe = _validate(read, data, given)
-    _check_named(recipe, registry, Problems(read.file, _lines(read, given)), given)
-    return _with_fitted(recipe, registry, Problems(read.file, _lines(read, given)), given)
+    _check_named(recipe, registry, _Faults(read.file, read.lines, given=given))
+    return _with_fitted(recipe, registry, _Faults(read.file, read.lines, given=given))
 
 
-def _check_named(recipe: Recipe, registry: Registry, problems: Problems, given: Mapping[Place, str]) -> None:
+@dataclass
+class _Faults(Problems):
+    """What is wrong with a recipe; of what an override said it names the override, and no file."""
+
+    given: Mapping[Place, str] = field(default_factory=dict)
+
+    def add(self, place: Place, message: str, line: int | None = None) -> None:
+        overridden = max((p for p in self.given if p == place[: len(p)]), key=len, default=None)  # what says most
+        super().add(place, message, line)
+        if overridden:
+            where = "" if place == overridden else f"{path_text(place)}: "
+            self.found[-1] = DocumentError(f"--set {self.given[overridden]}: {where}{message}")
+
+
+def _check_named(recipe: Recipe, registry: Registry, problems: Problems) -> None:
     """Raise unless every loss, sampler, stage and kind of answer exists and takes the options it was given."""
     parts: list[tuple[Place, Named, Mapping[str, Any], str, Sequence[str]]] = [
         (("loss",), recipe.loss, registry.losses, "loss", named.LOSS_FACTS),
@@ -162,12 +177,12 @@ def _check_named(recipe: Recipe, registry: Registry, problems: Problems, given: 
             continue
         fields = [name for name in type(part).model_fields if name != "name"]
         for option, message in named.faults(known[part.name], part.options, facts, fields):
-            problems.add((*place, option), message + _told(given, (*place, option)))
+            problems.add((*place, option), message)
     if problems.found:
         raise problems.error()
 
 
-def _with_fitted(recipe: Recipe, registry: Registry, problems: Problems, given: Mapping[Place, str]) -> Recipe:
+def _with_fitted(recipe: Recipe, registry: Registry, problems: Problems) -> Recipe:
     """The recipe with one epoch for a stage that is fitted, see `augkit.lab.stages`.
 
     Raises:
@@ -180,8 +195,7 @@ def _with_fitted(recipe: Recipe, registry: Registry, problems: Problems, given: 
         unused = [name for name in UNFITTED if getattr(stage, name) is not None]
         unused += ["epochs"] * (stage.epochs not in (None, 1)) + ["mixing"] * (not stage.mixing)
         for name in unused:
-            place: Place = ("stages", number, name)
-            problems.add(place, f'"{stage.name}" is fitted and not trained: leave this out' + _told(given, place))
+            problems.add(("stages", number, name), f'"{stage.name}" is fitted and not trained: leave this out')
         if number + 1 < len(stages):
             problems.add(("stages", number), f'"{stage.name}" fits the last layer: no stage comes after it')
         stages[number] = stage.model_copy(update={"epochs": 1})
@@ -249,7 +263,7 @@ def _override(data: dict[str, Any], override: str) -> Place:
     for key in place[:-1]:
         inner = part.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise DocumentError(f"--set {override}: {key} is {shown(inner)} and has no parts", path=path)
+            raise DocumentError(f"--set {override}: {key} is {shown(inner)} and has no parts")
         part[key] = part = dict(inner)
     part[place[-1]] = value
     return place
@@ -280,21 +294,10 @@ def _validate(read: Source, data: dict[str, Any], given: Mapping[Place, str]) ->
     try:
         return Recipe.model_validate_json(json.dumps(data))  # lists are tuples in JSON, and nothing else is converted
     except ValidationError as error:
-        problems = Problems(read.file, _lines(read, given))
+        problems = _Faults(read.file, read.lines, given=given)
         for fault in error.errors():
-            problems.add(fault["loc"], _sentence(fault, fault["loc"]) + _told(given, fault["loc"]))
+            problems.add(fault["loc"], _sentence(fault, fault["loc"]))
         raise problems.error() from error
-
-
-def _lines(read: Source, given: Mapping[Place, str]) -> dict[Place, int]:
-    """Where the document's parts stand, but for those that an override replaced."""
-    return {place: line for place, line in read.lines.items() if not any(place[: len(p)] == p for p in given)}
-
-
-def _told(given: Mapping[Place, str], place: Place) -> str:
-    """The override that a place came from, in brackets."""
-    overridden = max((p for p in given if p == place[: len(p)]), key=len, default=None)  # the one that says most
-    return f" (from --set {given[overridden]})" if overridden else ""
 
 
 def _sentence(fault: Mapping[str, Any], place: Place) -> str:
