@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from augkit.report.told import sign
+
 LEVEL = 0.95
 FEWEST = 3
 """Seeds below which an interval is not given: with two it would be 13 times as wide as the spread."""
@@ -37,9 +39,7 @@ class Difference:
     @property
     def sign(self) -> int:
         """1 for more, -1 for less, 0 for what cannot be told from the control: the interval contains zero."""
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
-            return 0
-        return 1 if self.mean > 0 else -1
+        return sign(self.low, self.high)
 
     def words(self, control: str) -> str:
         """'1.5 above none', 'cannot be told from none', or that there are too few seeds."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from augkit.lab.recipe import read_recipe
 from augkit.lab.run_facts import read_run
 from augkit.lab.tables import BY_GROUP
 from augkit.registry import Registry
+from augkit.report import told
 from augkit.report.facts import Comparison, Run, Series
 
 Kind = tuple[str, ...]
@@ -33,24 +35,37 @@ def read_comparison(folder: Path, registry: Registry) -> Comparison:
         grid = json.loads((folder / GRID).read_text(encoding="utf-8"))
         path = folder / RESULTS
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        places = [folder / RUNS / Path(one["folder"]).name for one in stored["runs"]] if stored else []
+        places = [folder / RUNS / Path(one["folder"]).name for one in stored["runs"]] if stored else None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"this comparison cannot be read ({error}); the same augkit compare writes its results anew", file=folder
         ) from error
-    places = [place for place in places or sorted((folder / RUNS).glob("*")) if (place / files.RECIPE).is_file()]
+    # the folders of runs that failed are no part of results: where all failed there is none
+    places = sorted((folder / RUNS).glob("*")) if places is None else places
+    places = [place for place in places if (place / files.RECIPE).is_file()]
     if stored is None:
         found = several(places, registry, grid["control"], folder)
         there, wanted = sum(len(one.runs) for one in found.series), len(grid["policies"]) * len(grid["losses"])
         wanted *= len(grid["seeds"])
         found.warnings.insert(0, f"This comparison has not ended: {there} of {wanted} runs are told.")
         return found
-    found = several(places, registry, grid["control"], folder) if places else Comparison(folder, "", {}, [], [], [])
+    runs, warnings = _finished(places, registry)
+    bare = Comparison(folder, "", {}, [], [], [], warnings)
+    found = _side_by_side(runs, warnings, grid["control"], folder) if runs else bare
     gone = len(stored["runs"]) - len(places)
     if gone:
         found.warnings.append(f"{gone} of {len(stored['runs'])} run folders are gone: the charts are of the others.")
     found.title = f"{stored['recipe']}, compared"
-    found.results, found.lines, found.notes = stored, tables.rows(stored), tables.notes(stored)
+    names = _names([(row["policy"], row["loss"], stored["recipe"]) for row in stored["rows"]])
+    by_cell = {kind[:2]: name for kind, name in names.items()}
+    for row in stored["rows"]:
+        row["name"] = by_cell[row["policy"], row["loss"]]
+    cells = [(one.runs[0].policy, one.runs[0].recipe["loss"]["name"]) for one in found.series]
+    found.series = [
+        replace(one, name=by_cell[cell]) if cell in by_cell and cells.count(cell) == 1 else one
+        for one, cell in zip(found.series, cells, strict=True)
+    ]
+    found.results, found.lines, found.notes = stored, _table(stored), tables.notes(stored)
     found.command = stored["command"]
     return found
 
@@ -69,7 +84,14 @@ def several(
     Raises:
         DataError: none of them has ended, one is there twice, or a file is damaged.
     """
-    runs, warnings = _finished(folders, registry, folder)
+    runs, warnings = _finished(folders, registry)
+    if not runs:
+        raise DataError("no run here has ended; report one of them by itself", file=folder or folders[0].parent)
+    return _side_by_side(runs, warnings, control, folder)
+
+
+def _side_by_side(runs: Sequence[Run], warnings: list[str], control: str, folder: Path | None) -> Comparison:
+    """Finished runs, at least one, by kind."""
     kinds: dict[Kind, list[Run]] = {}
     for run in runs:
         own = kinds.setdefault(_kind(run), [])
@@ -78,7 +100,17 @@ def several(
         own.append(run)
     if control not in {run.policy for run in runs}:
         control = runs[0].policy
-    rows = [_row(kind, own, kinds, control) for kind, own in kinds.items()]
+    names = _names(list(kinds))
+    controls, doubled = _controls(list(kinds), control)
+    warnings += [
+        f"{control} is here with several settings: differences are to {names[kind]}, the first of them."
+        for kind in doubled
+    ]
+    if doubled and len(controls) == 1:
+        control = names[doubled[0]]
+    rows = [
+        {"name": names[kind], **_row(kind, own, controls.get(kind[1:4]), kinds, control)} for kind, own in kinds.items()
+    ]
     known = [row["difference"] for row in rows if row["difference"] and row["difference"]["p"] is not None]
     for entry, p in zip(known, paired.holm([entry["p"] for entry in known]), strict=True):
         entry["p_holm"] = p
@@ -99,13 +131,13 @@ def several(
         notes = [note for note in notes if not note.startswith("Operators an image")]
     if not any(row["difference"] for row in rows):
         notes[0] = notes[0].partition(" Differences are paired")[0]
-    names = _names(list(kinds))
     series = [Series(names[kind], sorted(own, key=lambda run: run.recipe["seed"])) for kind, own in kinds.items()]
     title = f"{len(runs)} runs of {', '.join(dict.fromkeys(run.recipe['name'] for run in runs))}"
     return Comparison(folder, title, results, _lines(results), notes, series, warnings)
 
 
-def _finished(folders: Sequence[Path], registry: Registry, of: Path | None) -> tuple[list[Run], list[str]]:
+def _finished(folders: Sequence[Path], registry: Registry) -> tuple[list[Run], list[str]]:
+    """The runs that have ended, and why others are left out."""
     runs, warnings = [], []
     for folder in folders:
         try:
@@ -120,8 +152,6 @@ def _finished(folders: Sequence[Path], registry: Registry, of: Path | None) -> t
         else:
             why = "it leaves its test set alone" if run.finished else f"{len(run.records)} of {run.epochs} epochs"
             warnings.append(f"{folder} is left out: {why}.")
-    if not runs:
-        raise DataError("no run here has ended; report one of them by itself", file=of or folders[0].parent)
     return runs, warnings
 
 
@@ -134,19 +164,36 @@ def _kind(run: Run) -> Kind:
 
 
 def _names(kinds: Sequence[Kind]) -> dict[Kind, str]:
-    """As few words for each as tell it from the others."""
-    for words in (1, 2, 3):
-        names = {kind: ", ".join(kind[:words]) for kind in kinds}
+    """As few words for each as tell it from the others: policy, loss, recipe, and last a part of its hash."""
+    losses, recipes = (len({kind[place] for kind in kinds}) > 1 for place in (1, 2))
+    names: dict[Kind, str] = {}
+    for with_loss, in_recipe in ((False, False), (losses, False), (False, recipes), (losses, recipes)):
+        names = {
+            kind: kind[0] + f" with {kind[1]}" * with_loss + f" in {kind[2]}" * in_recipe  # each counts 0 or 1
+            for kind in kinds
+        }
         if len(set(names.values())) == len(kinds):
             return names
-    return {kind: f"{', '.join(kind[:3])} {kind[4][:6]}" for kind in kinds}
+    many = Counter(names.values())
+    return {kind: name if many[name] == 1 else f"{name} ({kind[4][:6]})" for kind, name in names.items()}
 
 
-def _row(kind: Kind, runs: Sequence[Run], kinds: Mapping[Kind, Sequence[Run]], control: str) -> dict[str, Any]:
-    """One kind as a row of results."""
+def _controls(kinds: Sequence[Kind], control: str) -> tuple[dict[Kind, Kind], list[Kind]]:
+    """The first kind of the control by what must agree with it, and those of them that had a choice."""
+    first: dict[Kind, Kind] = {}
+    doubled = []
+    for kind in kinds:
+        if kind[0] == control and first.setdefault(kind[1:4], kind) != kind and first[kind[1:4]] not in doubled:
+            doubled.append(first[kind[1:4]])
+    return first, doubled
+
+
+def _row(
+    kind: Kind, runs: Sequence[Run], other: Kind | None, kinds: Mapping[Kind, Sequence[Run]], control: str
+) -> dict[str, Any]:
+    """One kind as a row of results; `other` is the kind that it is compared with, `control` its name."""
     tests = {run.recipe["seed"]: _test(run) for run in runs}
-    others = [own for other, own in kinds.items() if other[0] == control and other[1:4] == kind[1:4] and other != kind]
-    against = {run.recipe["seed"]: _test(run) for run in others[0]} if others else {}
+    against = {run.recipe["seed"]: _test(run) for run in kinds[other]} if other and other != kind else {}
     row: dict[str, Any] = {"policy": kind[0], "loss": kind[1], "seeds": sorted(tests)}
     for column in (*COLUMNS, *BY_GROUP):
         values = [value for test in tests.values() if (value := test.get(column)) is not None]
@@ -154,7 +201,7 @@ def _row(kind: Kind, runs: Sequence[Run], kinds: Mapping[Kind, Sequence[Run]], c
             row[column] = asdict(paired.mean(values)) if values else None
     row["difference"] = None
     both = sorted(tests.keys() & against.keys())
-    if kind[0] != control and both:
+    if both:
         found = paired.difference(*([of[seed]["all"] or 0.0 for seed in both] for of in (tests, against)))
         row["difference"] = {**asdict(found), "verdict": found.words(control)}
     row["minutes"] = statistics.fmean(_minutes(run) for run in runs)
@@ -187,8 +234,18 @@ def _listed(run: Run) -> dict[str, Any]:
     return own | {"folder": str(run.folder), "test": _test(run), "minutes": _minutes(run)}
 
 
+def _table(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    lines = tables.rows(results)
+    for row, line in zip(results["rows"], lines, strict=True):
+        if row["difference"] and told.said(row["difference"], results["confidence"]) == told.ALONE:
+            line["which means"] += ", not after Holm's correction"
+    return lines
+
+
 def _lines(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """The table, without columns that say nothing in any row."""
-    lines = tables.rows(results)
+    lines = _table(results)
+    if len({(row["policy"], row["loss"]) for row in results["rows"]}) < len(lines):
+        lines = [{"row": row["name"]} | line for row, line in zip(results["rows"], lines, strict=True)]
     kept = [name for name in lines[0] if any(line[name] for line in lines)]
     return [{name: line[name] for name in kept} for line in lines]

@@ -8,6 +8,7 @@ from typing import Any
 
 from augkit.lab import folder as files
 from augkit.lab.metrics import GROUPS
+from augkit.report.told import holds, sign
 
 Results = Mapping[str, Any]
 COLUMNS = ("all", *GROUPS)
@@ -72,8 +73,8 @@ def notes(results: Results) -> list[str]:
     count = results["differences_looked_at"]
     if count:
         found = [row["difference"] for row in results["rows"] if row["difference"]]
-        told = sum(entry["low"] is not None and not entry["low"] <= 0 <= entry["high"] for entry in found)
-        left = sum(entry.get("p_holm", 1) < 1 - results["confidence"] for entry in found)
+        told = sum(sign(entry["low"], entry["high"]) != 0 for entry in found)
+        left = sum(holds(entry, results["confidence"]) for entry in found)
         said.append(
             f"Differences looked at: {count}, with 95 % confidence intervals (Student's t). Intervals that leave out"
             f" zero: {told}; after Holm's correction for looking at {count}: {left}."

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from augkit.report.pictures import COLORS, GREY, save
+from augkit.report.told import sign
 
 
 def draw_differences(results: Mapping[str, Any], path: Path) -> Path:
@@ -22,8 +23,7 @@ def draw_differences(results: Mapping[str, Any], path: Path) -> Path:
     for place, row in enumerate(rows):
         found = row["difference"]
         certain = found["low"] is not None
-        told = certain and not found["low"] <= 0 <= found["high"]
-        color = (COLORS["many"] if found["mean"] > 0 else COLORS["few"]) if told else GREY
+        color = {1: COLORS["many"], -1: COLORS["few"], 0: GREY}[sign(found["low"], found["high"])]
         if certain:
             axes.plot([found["low"], found["high"]], [place, place], color=color, linewidth=2)
         axes.plot(found["mean"], place, "o" if certain else "x", color=color)

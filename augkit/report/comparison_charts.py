@@ -9,25 +9,30 @@ import altair as alt
 import numpy as np
 from markupsafe import Markup
 
+from augkit.report import told
 from augkit.report.charts import class_axis, legend, rounded, series_colors, unlike, value_axis
 from augkit.report.page import COLORS, chart
 
 
-def differences(rows: Sequence[Mapping[str, Any]], control: str) -> Markup:
+def differences(rows: Sequence[Mapping[str, Any]], control: str, looked_at: int) -> Markup:
     """A point for each difference to the control, in percentage points, with its 95 % interval.
 
     Args:
-        rows: `name`, `mean`, `low`, `high` (None with too few seeds), `verdict`.
+        rows: `name`, `mean`, `low`, `high` (None with too few seeds), `verdict`, and `side` as `told.said` has it.
         control: what they are differences to.
+        looked_at: how many differences Holm's correction is for.
     """
-    told = {1: "above", -1: "below", 0: "cannot be told"}
-
-    def side(row: Mapping[str, Any]) -> str:
-        known = row["low"] is not None and not row["low"] <= 0 <= row["high"]
-        return told[(1 if row["mean"] > 0 else -1) if known else 0]
-
-    data = [rounded({**row, "side": side(row)}) for row in rows]
-    scale = alt.Scale(domain=list(told.values()), range=[COLORS["many"], COLORS["few"], COLORS["other"]])
+    shown = ("name", "mean", "low", "high", "verdict", "side")
+    data = [rounded({key: row[key] for key in shown}) for row in rows]
+    colors = {
+        told.ABOVE: COLORS["many"],
+        told.BELOW: COLORS["few"],
+        told.ALONE: COLORS["medium"],
+        told.NOT: COLORS["other"],
+        told.FEW: COLORS["other"],
+    }
+    colors = {side: color for side, color in colors.items() if any(row["side"] == side for row in rows)}
+    scale = alt.Scale(domain=list(colors), range=list(colors.values()))
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False))
     tip = [
         alt.Tooltip("name:N", title="policy"),
@@ -35,15 +40,22 @@ def differences(rows: Sequence[Mapping[str, Any]], control: str) -> Markup:
         alt.Tooltip("low:Q", title="95 % interval from", format="+.2f"),
         alt.Tooltip("high:Q", title="to", format="+.2f"),
         alt.Tooltip("verdict:N", title="which means"),
+        alt.Tooltip("side:N", title="after Holm's correction"),
     ]
     base = alt.Chart(alt.Data(values=data)).encode(y=y, color=alt.Color("side:N", scale=scale, legend=legend()))
     x = f"test accuracy minus that of {control}, points"
     zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(strokeWidth=1.5).encode(x="x:Q")
     bars = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=x), x2="high:Q", tooltip=tip)
     points = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("mean:Q", title=x), tooltip=tip)
-    words = f"Differences to {control}: " + "; ".join(f"{row['name']} {row['verdict']}" for row in rows) + "."
+    not_after = {told.ALONE: f", not after Holm's correction for the {looked_at} looked at"}
+    verdicts = [f"{row['name']} {row['verdict']}{not_after.get(row['side'], '')}" for row in rows]
+    words = f"Differences to {control}: {'; '.join(verdicts)}."
     caption = (
-        "Point: mean over seeds. Line: 95 % interval. Grey: the interval contains zero, or there are too few seeds."
+        "Point: mean over seeds. Line: 95 % interval. Blue and red: it holds after Holm's correction for the"
+        f" {looked_at} looked at. Orange: the interval leaves out zero, but it does not hold after that correction."
+        " Grey: the interval contains zero, or there are too few seeds."
+        if looked_at
+        else "Point: mean over seeds. Grey: there are too few seeds for an interval."
     )
     return chart(
         alt.layer(zero, bars, points).properties(width="container", height=36 * len(rows) + 40), words, caption

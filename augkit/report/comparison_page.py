@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,28 +10,26 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from augkit.report import charts, comparison_charts
+from augkit.report import charts, comparison_charts, told
 from augkit.report.facts import Comparison, Run, Series
 from augkit.report.page import render
 from augkit.report.run_page import flat, percent
 
 MOST = len(charts.SERIES)
 """Rows that a chart has colours for."""
-TOLD = 4
-"""Differences that the sentence on top names one by one."""
 
 
 def page(found: Comparison) -> str:
     """The page as HTML; all names in it are text, whatever they say."""
     facts = {
         "found": found,
-        "answer": answer(found.results),
+        "answer": told.answer(found.results),
         "differences": differences(found.results),
         "by_class": by_class(found.series) if found.series else "",
         "curves": list(curves(found.series)) if found.series else [],
         "did": list(did(found.series)),
         "more": max(0, len(found.series) - MOST),
-        "strategies": {run.policy: run for one in found.series for run in one.runs},
+        "strategies": strategies(found.series),
         "recipe": yaml.safe_dump(_shared(found.series), sort_keys=False, allow_unicode=True),
         "environment": flat(found.series[0].runs[0].environment) if found.series else [],
         "percent": percent,
@@ -38,53 +37,26 @@ def page(found: Comparison) -> str:
     return render("comparison.html.j2", facts)
 
 
-def answer(results: Mapping[str, Any]) -> str:
-    """Which differences can be told and which cannot, in one sentence."""
-    control, known = results["control"], [row for row in results["rows"] if row["difference"]]
-    losses = len({row["loss"] for row in results["rows"]}) > 1
-    names = {id(row): f"{row['policy']} with {row['loss']}" if losses else row["policy"] for row in known}
-    if not known:
-        best = [f"{row['policy']} {row['all']['mean']:.1f} %" for row in results["rows"] if row["all"]]
-        return (
-            f"There is no difference to tell, for no policy stands beside another with the same seeds: {_list(best)}."
-        )
-    few = [names[id(row)] for row in known if row["difference"]["low"] is None]
-    told = [row for row in known if names[id(row)] not in few and not _holds_zero(row["difference"])]
-    not_told = [names[id(row)] for row in known if names[id(row)] not in few and _holds_zero(row["difference"])]
-    parts = []
-    for word, sign in (("above", 1), ("below", -1)):
-        own = [row for row in told if row["difference"]["mean"] * sign > 0]
-        if own:
-            amounts = [f"{names[id(row)]} by {abs(row['difference']['mean']):.1f} points" for row in own]
-            parts.append(f"{word} {control} on test images: {_list(amounts)}")
-    parts += [f"cannot be told from {control}: {_list(not_told)}"] if not_told else []
-    parts += [f"too few seeds to tell from {control}: {_list(few)}"] if few else []
-    sentence = "; ".join(parts)
-    seeds, how = len(results["seeds"]), ", 95 % intervals" if len(few) < len(known) else ""
-    return f"{sentence[:1].upper()}{sentence[1:]} ({seeds} seed{'s' * (seeds > 1)}{how})."
-
-
-def _holds_zero(found: Mapping[str, Any]) -> bool:
-    return bool(found["low"] <= 0 <= found["high"])
-
-
-def _list(names: Sequence[str]) -> str:
-    more = len(names) - TOLD
-    shown = list(names[:TOLD]) if more > 1 else list(names)
-    shown += [f"{more} more"] if more > 1 else []
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
 def differences(results: Mapping[str, Any]) -> Markup:
     """The chart of differences to the control."""
-    losses = len({row["loss"] for row in results["rows"]}) > 1
-    rows = []
-    for row in results["rows"]:
-        found = row["difference"]
-        if found:
-            name = f"{row['policy']}, {row['loss']}" if losses else row["policy"]
-            rows.append({"name": name, **{key: found[key] for key in ("mean", "low", "high", "verdict")}})
-    return comparison_charts.differences(rows, results["control"]) if rows else Markup()
+    rows = [
+        {"name": row["name"], **row["difference"], "side": told.said(row["difference"], results["confidence"])}
+        for row in results["rows"]
+        if row["difference"]
+    ]
+    return (
+        comparison_charts.differences(rows, results["control"], results["differences_looked_at"]) if rows else Markup()
+    )
+
+
+def strategies(series: Sequence[Series]) -> dict[str, Run]:
+    """A run for each strategy, under its policy's name, or that of its row where a policy has several."""
+    found: dict[tuple[str, str, str], tuple[str, Run]] = {}
+    for one in series:
+        run = next((run for run in one.runs if run.words), one.runs[0])
+        found.setdefault((run.policy, run.words, " ".join(run.missing)), (one.name, run))
+    several = Counter(policy for policy, _, _ in found)
+    return {name if several[run.policy] > 1 else run.policy: run for name, run in found.values()}
 
 
 def by_class(series: Sequence[Series]) -> Markup:
@@ -108,8 +80,8 @@ def curves(series: Sequence[Series]) -> Iterator[Markup]:
     names = [one.name for one in series]
     if all("val" in run.records[0] for one in series for run in one.runs):
         yield _curves(series, names, "validation accuracy", lambda run: [_val(record) for record in run.records])
-    told = "training accuracy, as met"
-    yield _curves(series, names, told, lambda run: [record["train_accuracy"] for record in run.records])
+    met = "training accuracy, as met"
+    yield _curves(series, names, met, lambda run: [record["train_accuracy"] for record in run.records])
     yield _curves(series, names, "training loss", lambda run: [record["loss"] for record in run.records], percent=False)
 
 

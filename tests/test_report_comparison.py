@@ -1,0 +1,190 @@
+"""The page of a comparison: what its sentence and charts say of figures that are given, literally."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from augkit.lab.grid import GRID
+from augkit.lab.several import _controls, _names, _table, read_comparison
+from augkit.plugins import load_registry
+from augkit.report import comparison_page, told
+from augkit.report.facts import Run, Series
+
+GROUPS = ("all", "many", "medium", "few")
+
+
+def difference(low: float | None, high: float | None, p_holm: float | None = 0.01, mean: float = 0) -> dict[str, Any]:
+    """A difference in points; its mean is in the middle of its interval."""
+    if low is None or high is None:
+        return {"mean": mean, "low": None, "high": None, "p": None, "verdict": "too few seeds to tell from none"}
+    mean = (low + high) / 2
+    side = f"{abs(mean):.1f} {'above' if mean > 0 else 'below'} none"
+    verdict = side if told.sign(low, high) else "cannot be told from none"
+    return {"mean": mean, "low": low, "high": high, "p": 0.01, "p_holm": p_holm, "verdict": verdict}
+
+
+def row(name: str, found: dict[str, Any] | None, *, seeds: int = 3, right: float | None = 50) -> dict[str, Any]:
+    measured = None if right is None else {"mean": right, "error": None, "seeds": seeds}
+    policy, _, loss = name.partition(" with ")
+    own = {"name": name, "policy": policy, "loss": loss or "ce", "seeds": list(range(seeds)), "difference": found}
+    groups = dict.fromkeys(GROUPS)
+    return own | groups | {"all": measured, "minutes": None, "intensity": dict(groups)}
+
+
+def results(*rows: dict[str, Any], seeds: int = 3, failed: dict[str, str] | None = None) -> dict[str, Any]:
+    looked_at = sum(one["difference"] is not None and one["difference"]["low"] is not None for one in rows)
+    of = {"rows": list(rows), "seeds": list(range(seeds)), "differences_looked_at": looked_at, "failed": failed or {}}
+    more = {"recipe": "demo", "fast": None, "measured": "once", "command": "augkit compare demo", "runs": []}
+    return of | more | {"control": "none", "confidence": 0.95}
+
+
+NONE = row("none", None)
+ABOVE, BELOW, NOT = difference(1, 3), difference(-4, -1), difference(-1, 2, 0.6)
+ALONE, DOWN = difference(0.5, 2.7, 0.09), difference(-1.5, -0.5, 0.09)
+FEW = difference(None, None, mean=2)
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ([row("a", ABOVE)], "Above none on test images: a by 2.0 points (3 seeds, 95 % intervals)."),
+        ([row("a", NOT)], "Cannot be told from none: a (3 seeds, 95 % intervals)."),
+        (
+            [row("a", ABOVE), row("b", BELOW), row("c", NOT)],
+            "Above none on test images: a by 2.0 points; below none on test images: b by 2.5 points; cannot be told"
+            " from none: c (3 seeds, 95 % intervals, Holm's correction for the 3 looked at).",
+        ),
+        (
+            [row("a", ALONE), row("b", NOT)],
+            "Differs from none by its own interval alone, not after Holm's correction for the 2 looked at: a"
+            " (+1.6 points); cannot be told from none: b (3 seeds, 95 % intervals).",
+        ),
+        (
+            [row("a", ALONE), row("b", DOWN)],
+            "Differ from none by their own intervals alone, not after Holm's correction for the 2 looked at: a"
+            " (+1.6 points) and b (-1.0 points) (3 seeds, 95 % intervals).",
+        ),
+        (
+            [row("a with ce", ABOVE), row("a with ldam", BELOW)],
+            "Above none on test images: a with ce by 2.0 points; below none on test images: a with ldam by 2.5 points"
+            " (3 seeds, 95 % intervals, Holm's correction for the 2 looked at).",
+        ),
+        (
+            [row(name, NOT) for name in "abcde"],
+            "Cannot be told from none: a, b, c, d and e (3 seeds, 95 % intervals).",
+        ),
+        (
+            [row(name, NOT) for name in "abcdef"],
+            "Cannot be told from none: a, b, c, d and 2 more (3 seeds, 95 % intervals).",
+        ),
+        (
+            [row("a", FEW, seeds=1, right=52)],
+            "Too few seeds to tell from none: a (52.0 % right, +2.0 points) (1 seed).",
+        ),
+        # of two rows with the same name one has too few seeds: both are told
+        (
+            [row("cuda", ABOVE), row("cuda", FEW, seeds=1)],
+            "Above none on test images: cuda by 2.0 points; too few seeds to tell from none: cuda (50.0 % right,"
+            " +2.0 points) (3 seeds, 95 % intervals).",
+        ),
+    ],
+)
+def test_the_sentence_on_top(found: Sequence[dict[str, Any]], says: str) -> None:
+    seeds = max(len(one["seeds"]) for one in found)
+    assert told.answer(results(NONE, *found, seeds=seeds)) == says
+
+
+def test_the_sentence_where_nothing_can_be_compared() -> None:
+    assert told.answer(results(row("none", None, seeds=1), row("a", None, seeds=2, right=48))) == (
+        "There is no difference to tell, because nothing else here has recipe, loss and seed in common with a finished"
+        " run of none; right on test images: none 50.0 % (1 seed) and a 48.0 % (2 seeds)."
+    )
+    gone = [row("none", None, seeds=0, right=None), row("a", None, seeds=0, right=None)]
+    assert told.answer(results(*gone, failed={"none-ce-seed0": "out of memory.", "a-ce-seed0": "out of memory"})) == (
+        "Every run failed, so there is nothing to compare: out of memory (2 runs)."
+    )
+    failed = {"none-ce-seed0": "out of memory", "a-ce-seed0": "the loss is nan", "a-ce-seed1": "the loss is nan"}
+    assert told.answer(results(*gone, failed=failed)) == (
+        "Every run failed, so there is nothing to compare: out of memory (1 run) and the loss is nan (2 runs)."
+    )
+    assert told.answer(results(*gone)) == "No run of this comparison has ended, so there is nothing to compare."
+
+
+def test_the_chart_and_the_table_of_differences_tell_what_holds_after_holm() -> None:
+    found = results(NONE, row("a", ABOVE), row("b", ALONE), row("c", NOT), row("d", FEW))
+    drawn = str(comparison_page.differences(found))
+    spec = json.loads(drawn.partition('application/json">')[2].partition("</script>")[0])
+    sides = (
+        [one["side"] for one in spec["layer"][1]["data"]["values"]]
+        if "data" in spec["layer"][1]
+        else [one["side"] for one in spec["data"]["values"]]
+    )
+    assert sides == ["above", "by its interval alone", "cannot be told", "too few seeds"]
+    assert "b 1.6 above none, not after Holm&#39;s correction for the 3 looked at;" in drawn
+    assert "Orange: the interval leaves out zero, but it does not hold after that correction." in drawn
+    means = [line["which means"] for line in _table(found)]
+    assert means[1:4] == ["2.0 above none", "1.6 above none, not after Holm's correction", "cannot be told from none"]
+
+
+def test_every_row_has_a_name_of_its_own_in_as_few_words_as_tell_it() -> None:
+    def names(*kinds: tuple[str, ...]) -> list[str]:
+        return list(_names(kinds).values())
+
+    assert names(("none", "ce", "demo", "b", "1"), ("a", "ce", "demo", "b", "2")) == ["none", "a"]
+    assert names(("a", "ce", "demo", "b", "1"), ("a", "ldam", "demo", "b", "2")) == ["a with ce", "a with ldam"]
+    assert names(("a", "ce", "x", "b", "1"), ("a", "ce", "y", "c", "2")) == ["a in x", "a in y"]
+    assert names(("a", "ce", "x", "b", "1"), ("a", "bs", "y", "c", "2"), ("a", "bs", "x", "b", "3")) == [
+        "a with ce in x",
+        "a with bs in y",
+        "a with bs in x",
+    ]
+    assert names(("none", "ce", "x", "b", "1"), ("a", "ce", "x", "b", "234567"), ("a", "ce", "x", "b", "345678")) == [
+        "none",
+        "a (234567)",
+        "a (345678)",
+    ]
+
+
+def test_of_several_variants_of_the_control_the_first_is_taken_and_named() -> None:
+    kinds = [("a", "ce", "x", "b", "1"), ("a", "ce", "x", "b", "2"), ("c", "ce", "x", "b", "3")]
+    assert _controls(kinds, "a") == ({kinds[0][1:4]: kinds[0]}, [kinds[0]])
+    assert _controls(kinds[1:], "a") == ({kinds[0][1:4]: kinds[1]}, [])
+
+
+def run(policy: str = "a", words: str = "", *, counts: Sequence[int] = (9, 5, 2), right: float = 0.5) -> Run:
+    classes = [
+        {"name": f"class {k}", "count": n, "group": "many" if n > 4 else "few", "images": 10, "accuracy": right}
+        for k, n in enumerate(counts)
+    ]
+    records = [{"epoch": 0, "loss": 1.0, "train_accuracy": right}]
+    recipe = {"name": "demo", "seed": 0, "test": True, "loss": {"name": "ce"}}
+    return Run(Path("run"), recipe, policy, 1, {}, records, {}, classes, words=words)
+
+
+def test_every_strategy_is_told_once() -> None:
+    one, other = run(words="turns"), run(words="flips")
+    found = [Series("a (1)", [one]), Series("a (2)", [other]), Series("none with ce", [run("none", "nothing")])]
+    found.append(Series("none with ldam", [run("none", "nothing")]))
+    assert comparison_page.strategies(found) == {"a (1)": one, "a (2)": other, "none": found[2].runs[0]}
+
+
+def test_a_comparison_whose_runs_all_failed_has_a_page(tmp_path: Path) -> None:
+    gone = [row("none", None, seeds=0, right=None), row("a", None, seeds=0, right=None)]
+    stored = results(*gone, seeds=1, failed={"none-ce-seed0": "out of memory", "a-ce-seed0": "no <disk>"})
+    for one in stored["rows"]:
+        del one["name"]  # which results.json does not have
+    (tmp_path / "results.json").write_text(json.dumps(stored))
+    grid = {"control": "none", "policies": {"none": "none", "a": "a"}, "losses": ["ce"], "seeds": [0]}
+    (tmp_path / GRID).write_text(json.dumps(grid))
+    (tmp_path / "runs" / "a-ce-seed0").mkdir(parents=True)
+    (tmp_path / "runs" / "a-ce-seed0" / "recipe.yaml").write_text("{}")
+    text = comparison_page.page(read_comparison(tmp_path, load_registry()))
+    assert (
+        "Every run failed, so there is nothing to compare: out of memory (1 run) and no &lt;disk&gt; (1 run)." in text
+    )
+    assert "The run a-ce-seed0 failed: no &lt;disk&gt;" in text and 'id="runs"' not in text
