@@ -249,8 +249,11 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     for source, says in {
-        "nowhere/at-all": "neither a file nor a folder",
-        str(tmp_path / "empty"): "no class folders",
+        "nowhere/at-all": '^there is no folder "nowhere/at-all": check how the path is written',
+        "nowhere.npz": '^there is no file "nowhere.npz": check',
+        f"{tmp_path}/emty/": rf'^there is no folder "{tmp_path}/emty/" \(did you mean "{tmp_path}/empty"\?\): check',
+        "digit": "neither a file nor a folder",
+        str(tmp_path / "empty"): "no class folders in it; make a folder for each class",
         str(tmp_path / "text.npz"): "not a readable .npz",
         str(tmp_path / "other.npz"): "train_images and train_labels are missing",
         "tfds/cifar10": "is a stream",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from typing import Annotated, Any
@@ -30,6 +31,10 @@ learns. Look around, write one, see what it does to your images, train with it:
 EPILOG = "Wrong input ends in one sentence and exit status 2; AUGKIT_DEBUG=1 shows the traceback as well."
 
 
+UsageError: Any = typer.BadParameter.__mro__[1]
+"""click's; typer brings a click of its own or takes the one that is installed."""
+
+
 class Verbs(TyperGroup):
     """Turns what is the user's to mend into a sentence on stderr and exit status 2, for plugins' verbs too."""
 
@@ -43,9 +48,30 @@ class Verbs(TyperGroup):
                 raise
             fail(error)
             raise typer.Exit(2) from None
+        except UsageError as error:
+            told = _stray(error)
+            if not told:
+                raise  # click's own sentence, with the verb's usage
+            fail(told)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             fail(f"interrupted; give the same command again: {command(sys.argv[1:])}")
             raise typer.Exit(130) from None
+
+
+def _stray(error: Any) -> str:
+    """What to do about words that a verb does not take; "" if something else is wrong."""
+    found = re.fullmatch(r"Got unexpected extra argument\S* \((.*)\)", error.format_message())
+    if found is None or error.ctx is None:
+        return ""
+    words, verb, path = found[1].split(), error.ctx.command, error.ctx.command_path
+    settings = [f"--set {word}" for word in words if "=" in word]
+    if settings and any("--set" in parameter.opts for parameter in verb.params):
+        return f'{path}: a setting is an option: write {" ".join(settings)}'
+    if any(parameter.param_type_name == "argument" for parameter in verb.params):
+        return f'{path}: "{found[1]}" is too much: leave it out, or put what has spaces in it in quotes'
+    look = f", or look for it with {path} | grep {words[0]}" if verb.callback.__module__ == listing.__name__ else ""
+    return f'{path} takes no names: leave out "{found[1]}"{look}'
 
 
 def build() -> typer.Typer:

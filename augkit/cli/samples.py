@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 from augkit.errors import DataError
+from augkit.lab.folders import DeeperError
 from augkit.lab.readers import IMAGE_ENDINGS, UNREADABLE, Files, Reader
 from augkit.lab.sources import open_source
 from augkit.report.preview import Samples
@@ -104,7 +105,10 @@ def _open(data: str) -> tuple[Reader, tuple[str, ...]]:
         if not paths:
             raise DataError(f"no image file ({', '.join(IMAGE_ENDINGS)}) lies in the folder", file=folder)
         return Files(paths, np.zeros(len(paths), dtype=np.int64)), (folder.resolve().name,)
-    source = open_source(data)
+    try:
+        source = open_source(data)
+    except DeeperError as error:  # a preview knows no groups
+        raise DeeperError(error.root, error.inner, groups=False) from error
     return source.splits["train"], source.class_names
 
 

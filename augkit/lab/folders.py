@@ -15,6 +15,19 @@ GROUP_TABLE = "groups.csv"
 """At a folder's root: a line `file,group` for each image, the file as a path from there."""
 
 
+class DeeperError(DataError):
+    """There is a level of folders above the classes, and nobody said that they are groups."""
+
+    def __init__(self, root: Path, inner: Path, *, groups: bool = True) -> None:
+        self.root, self.inner = root, inner
+        grouped = "say data.groups: folder if the outer folders are groups, or " if groups else ""
+        super().__init__(
+            f'class folder "{inner.parent.name}" has no image of its own but further folders, such as "{inner.name}":'
+            f" {grouped}give the folder whose own folders hold the images of one class each, such as {inner.parent}",
+            file=root,
+        )
+
+
 def open_folder(root: Path, *, grouped: bool = False) -> Source:
     """Class folders, or `train/`, `test/` and perhaps `val/` with class folders in each.
 
@@ -35,7 +48,10 @@ def open_folder(root: Path, *, grouped: bool = False) -> Source:
         return _grouped(folders, root)
     names = tuple(sorted(child.name for child in folders["train"].iterdir() if child.is_dir()))
     if not names:
-        raise DataError("the folder has no class folders in it", file=folders["train"])
+        raise DataError(
+            "the folder has no class folders in it; make a folder for each class in it and put the class's images there",
+            file=folders["train"],
+        )
     splits = {split: class_files(folder, names) for split, folder in folders.items()}
     table = root / GROUP_TABLE
     groups, group_names = _from_table(table, splits) if table.is_file() else ({}, ())
@@ -74,13 +90,7 @@ def _refuse_deeper(root: Path, names: tuple[str, ...]) -> None:
             return
         deeper += sorted(child for child in children if child.is_dir())[:1]
     if deeper:
-        inner = deeper[0]
-        raise DataError(
-            f'class folder "{inner.parent.name}" has no image of its own but further folders, such as "{inner.name}":'
-            f" say data.groups: folder if the outer folders are groups, or give the folder whose own folders hold the"
-            f" images of one class each, such as {inner.parent}",
-            file=root,
-        )
+        raise DeeperError(root, deeper[0])
 
 
 def _grouped(folders: Mapping[str, Path], root: Path) -> Source:
@@ -93,7 +103,10 @@ def _grouped(folders: Mapping[str, Path], root: Path) -> Source:
     group_names = tuple(sorted({group for groups in inside.values() for group in groups}))
     names = tuple(sorted({name for group in inside["train"] for name in _children(folders["train"] / group)}))
     if not names:
-        raise DataError("data.groups: folder wants GROUP/CLASS folders, and there are none", file=folders["train"])
+        raise DataError(
+            "data.groups: folder wants GROUP/CLASS folders, and there are none; lay them out so, or leave it out",
+            file=folders["train"],
+        )
     splits: dict[str, Files] = {}
     groups: dict[str, np.ndarray] = {}
     for split, folder in folders.items():

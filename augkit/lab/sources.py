@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from augkit.lab.readers import Arrays, Reader, Source
 TIMM_PREFIXES = ("torch/", "hfds/")
 STREAMED = ("hfids/", "tfds/", "wds/")
 LIST = ".txt"
+LOOKED_AT = 1000
+"""Neighbours of a path that is not there, among which the one that was meant is looked for."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,25 @@ def open_source(
         return _timm(source, root, download)
     if source.startswith(STREAMED):
         raise DataError(f'data set "{source}" is a stream; the lab needs one that can be indexed (hfds/, torch/)')
+    if "/" in source or "\\" in source or "." in source:
+        raise _missing(source, path)
     near = closest(source, DATA_SETS)
     raise DataError(
         f'data source "{source}" is neither a file nor a folder, nor "digits" or another name of `augkit datasets`'
         f"{f' (such as {near})' if near else ''}, nor a timm dataset name (those begin with {', '.join(TIMM_PREFIXES)})"
+    )
+
+
+def _missing(source: str, path: Path) -> DataError:
+    """A word that can only be meant as a path, or as the name of a timm data set without its prefix."""
+    around = islice(path.parent.iterdir(), LOOKED_AT) if path.parent.is_dir() else ()
+    near = closest(path.name, [child.name for child in around])
+    meant = f' (did you mean "{path.parent / near}"?)' if near else ""
+    seen = "" if path.is_absolute() else f" (it begins in {Path.cwd()})"
+    kind = "file" if path.suffix and not source.endswith("/") else "folder"
+    return DataError(
+        f'there is no {kind} "{source}"{meant}: check how the path is written{seen}; published data sets have the names'
+        f" of `augkit datasets`, and timm's begin with {', '.join(TIMM_PREFIXES)}"
     )
 
 

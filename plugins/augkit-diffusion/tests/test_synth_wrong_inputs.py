@@ -37,7 +37,7 @@ WRONG = {
     "shard": ((*STAMPS, "--target", 5, "--shard", "3/2"), "--shard 3/2: parts are counted from 1"),
     "place": ((*STAMPS, "--target", 5, "--on", "moon"), 'tasks are done on local or ray, not on "moon"'),
     "override": ((*STAMPS, "--target", 5, "--set", "data.sauce=x"), 'there is no "sauce" here. Did you mean "source"?'),
-    "data": ((*STAMPS, "--target", 5, "--set", "data.source=gone.npz"), '"gone.npz" is neither a file nor a folder'),
+    "data": ((*STAMPS, "--target", 5, "--set", "data.source=gone.npz"), 'there is no file "gone.npz": check'),
     "device": ((*STAMPS, "--target", 5, "--device", "toaster"), '"toaster" cannot be used'),
 }
 
