@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from augkit.lab.grid import GRID
 from augkit.lab.several import _controls, _names, _table, read_comparison
 from augkit.plugins import load_registry
 from augkit.report import comparison_page, told
-from augkit.report.facts import Run, Series
+from augkit.report.comparison_charts import lines_by_class
+from augkit.report.facts import Comparison, Run, Series
 
 GROUPS = ("all", "many", "medium", "few")
 
@@ -188,3 +190,65 @@ def test_a_comparison_whose_runs_all_failed_has_a_page(tmp_path: Path) -> None:
         "Every run failed, so there is nothing to compare: out of memory (1 run) and no &lt;disk&gt; (1 run)." in text
     )
     assert "The run a-ce-seed0 failed: no &lt;disk&gt;" in text and 'id="runs"' not in text
+
+
+def values_of(drawn: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    spec = json.loads(drawn.partition('application/json">')[2].partition("</script>")[0])
+    return spec, spec["data"]["values"]
+
+
+def tips(spec: dict[str, Any]) -> list[str]:
+    return [one["title"] for one in spec["encoding"]["tooltip"]]
+
+
+def test_counts_and_bands_by_class_are_told_only_where_all_runs_have_them() -> None:
+    first = Series("a", [run(right=0.5), run(right=0.7)])
+    spec, (line, other) = values_of(str(comparison_page.by_class([first, Series("b", [run(right=0.2)])])))
+    assert line["class"] == other["class"] == ["class 0", "class 1", "class 2"] and line["n"] == ["9", "5", "2"]
+    assert line["band"] == ["many", "many", "few"] and (line["v"][0], line["low"][0], line["high"][0]) == (
+        0.6,
+        0.5,
+        0.7,
+    )
+    assert tips(spec)[2:] == ["training images", "band", "test accuracy, mean over seeds", "lowest", "highest"]
+    drawn = str(comparison_page.by_class([first, Series("b", [run(counts=(2, 5, 9))])]))
+    spec, lines = values_of(drawn)
+    assert not any({"n", "band"} & set(one) for one in lines) and not {"training images", "band"} & set(tips(spec))
+    assert "The runs have different training images, so the order of classes is that of a." in drawn
+    assert "Left out, for its classes are others: c." in str(
+        comparison_page.by_class([first, Series("c", [run(counts=(3, 2))])])
+    )
+    alone = str(comparison_page.by_class([Series("b", [run()])]))
+    assert tips(values_of(alone)[0])[-1] == "test accuracy" and "click a name" not in alone
+
+
+def test_many_classes_are_drawn_in_bundles_of_neighbours() -> None:
+    accuracy = np.array([[0.0, 1.0] * 500, [0.5, 1.0] * 500])
+    accuracy[:, :4] = np.nan
+    classes = [{"name": f"c{k}", "count": 1000 - k, "group": "many" if k < 501 else "few"} for k in range(1000)]
+    drawn = str(lines_by_class([("a", accuracy)], classes))
+    _, (line,) = values_of(drawn)
+    assert len(line["v"]) == len(line["class"]) == 300 and line["class"][:2] == ["c0 to c2", "c3 to c5"]
+    assert line["n"][0] == "1,000 to 998" and "many to few" in line["band"]
+    assert line["v"][0] is None and line["low"][1] == 0.5 and line["high"][1] == 0.75  # of c4 and c5 alone
+    assert "A point is the mean of 4 neighbouring classes or one less." in drawn
+
+
+def test_a_comparison_of_many_classes_is_a_small_page() -> None:
+    rng = np.random.default_rng(0)
+    series = []
+    for k in range(10):
+        one = run(f"policy-{k}", counts=range(2000, 0, -1))
+        for name, of in enumerate(one.classes):
+            of |= {"name": f"Genus species-of-some-length number {name}", "accuracy": float(rng.random())}
+        series.append(Series(one.policy, [one]))
+    found = results(*(row(one.name, ABOVE) for one in series))
+    text = comparison_page.page(Comparison(None, "many", found, _table(found), [], series))
+    assert len(text.encode()) < 2e6  # of which 0.9 MB are what draws
+
+
+def test_a_caption_speaks_of_seeds_only_where_there_are_several() -> None:
+    alone = "".join(map(str, comparison_page.curves([Series("a", [run()])])))
+    assert "One seed each." in alone and "Mean over seeds" not in alone and "Click a name" not in alone
+    two = "".join(map(str, comparison_page.curves([Series("a", [run(), run()]), Series("b", [run()])])))
+    assert "Mean over seeds; the band goes from the lowest to the highest. Click a name to see it alone." in two

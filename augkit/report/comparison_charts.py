@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -12,6 +14,9 @@ from markupsafe import Markup
 from augkit.report import told
 from augkit.report.charts import class_axis, legend, rounded, series_colors, unlike, value_axis
 from augkit.report.page import COLORS, chart
+
+POINTS = 300
+"""Points of a line by class; of more classes neighbours are drawn together."""
 
 
 def differences(rows: Sequence[Mapping[str, Any]], control: str, looked_at: int) -> Markup:
@@ -62,50 +67,67 @@ def differences(rows: Sequence[Mapping[str, Any]], control: str, looked_at: int)
     )
 
 
-def lines_by_class(lines: Sequence[tuple[str, np.ndarray]], classes: Sequence[Mapping[str, Any]]) -> Markup:
+def lines_by_class(
+    lines: Sequence[tuple[str, np.ndarray]],
+    classes: Sequence[Mapping[str, Any]],
+    *,
+    alike: bool = True,
+    left_out: Sequence[str] = (),
+) -> Markup:
     """Test accuracy by class, most training images first: the mean over seeds of each line.
 
     Args:
         lines: names, and [seeds, classes] accuracies 0..1 (nan where a class has no test image).
         classes: `name`, `count` and `group`, in that order.
+        alike: all runs have these counts and groups; otherwise they are not told.
+        left_out: names of lines that have other classes.
     """
-    names, labels = [name for name, _ in lines], unlike([row["name"] for row in classes])
-    data = [
-        {
-            "series": name,
-            "class": labels,
-            "n": [row["count"] for row in classes],
-            "band": [row["group"] for row in classes],
-            **{
-                key: [None if v != v else round(float(v), 4) for v in of(values)]
-                for key, of in (("v", _over("mean")), ("low", _over("min")), ("high", _over("max")))
-            },
-        }
-        for name, values in lines
-    ]
-    tip = [
-        alt.Tooltip("series:N", title="policy"),
-        alt.Tooltip("class:N", title="class"),
-        alt.Tooltip("n:Q", title="training images", format=","),
-        alt.Tooltip("band:N", title="band"),
-        alt.Tooltip("v:Q", title="test accuracy, mean over seeds", format=".1%"),
-        alt.Tooltip("low:Q", title="lowest", format=".1%"),
-        alt.Tooltip("high:Q", title="highest", format=".1%"),
-    ]
+    names, starts = [name for name, _ in lines], _starts(len(classes))
+    bundles = [classes[start:end] for start, end in pairwise([*starts, len(classes)])]
+    facts = {"class": unlike([_ends([row["name"] for row in bundle], " to ") for bundle in bundles])}
+    if alike:
+        facts["n"] = [_ends([f"{row['count']:,}" for row in bundle], " to ") for bundle in bundles]
+        facts["band"] = [_ends([row["group"] for row in bundle], " to ") for bundle in bundles]
+    seeds = max(len(values) for _, values in lines)
+    data = [{"series": name, **facts, **_over_seeds(values, starts)} for name, values in lines]
+    drawn = _class_lines(data, names, list(facts), seeds, bundled=len(bundles) < len(classes))
+    words = f"Test accuracy of {len(classes)} classes with {', '.join(names)}; the table of each run has every number."
+    return chart(drawn, words, _class_caption(names, len(classes), len(bundles), alike, left_out))
+
+
+def _class_caption(names: Sequence[str], classes: int, points: int, alike: bool, left_out: Sequence[str]) -> str:
+    said = ["Hover over a point for its class" + "; click a name to see it alone" * (len(names) > 1) + "."]
+    if points < classes:
+        less = " or one less" if classes % points else ""
+        said.append(f"A point is the mean of {math.ceil(classes / points)} neighbouring classes{less}.")
+    if not alike:
+        said.append(f"The runs have different training images, so the order of classes is that of {names[0]}.")
+    if left_out:
+        said.append(f"Left out, for its classes are others: {', '.join(left_out)}.")
+    return " ".join(said)
+
+
+def _class_lines(
+    data: Sequence[Mapping[str, Any]], names: Sequence[str], facts: Sequence[str], seeds: int, *, bundled: bool
+) -> alt.Chart:
+    """The lines; `facts` are what the tooltip tells of each class besides its accuracy."""
+    titles = {"class": "classes" if bundled else "class", "n": "training images", "band": "band"}
+    tip = [alt.Tooltip("series:N", title="policy"), *(alt.Tooltip(f"{name}:N", title=titles[name]) for name in facts)]
+    spread = {"v": "test accuracy, mean over seeds", "low": "lowest", "high": "highest"}
+    shown = spread if seeds > 1 else {"v": "test accuracy"}
+    tip += [alt.Tooltip(f"{key}:Q", title=title, format=".1%") for key, title in shown.items()]
     picked = alt.selection_point(fields=["series"], bind="legend", name="picked")
+    labels = data[0]["class"]
     axis = class_axis([{"class": label} for label in labels])
-    drawn = (
+    x = alt.X(
+        "class:N", sort=None, scale=alt.Scale(domain=labels), title="classes, most training images first", axis=axis
+    )
+    return (
         alt.Chart(alt.Data(values=data))
-        .transform_flatten(["class", "n", "band", "v", "low", "high"])
+        .transform_flatten([*facts, *spread])
         .mark_line(strokeWidth=1.5, strokeJoin="round", point={"size": 40})
         .encode(
-            x=alt.X(
-                "class:N",
-                sort=None,
-                scale=alt.Scale(domain=labels),
-                title="classes, most training images first",
-                axis=axis,
-            ),
+            x=x,
             y=alt.Y("v:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]), axis=value_axis(True)),
             color=alt.Color("series:N", scale=series_colors(names), sort=names, legend=legend(names=names)),
             opacity=alt.condition(picked, alt.value(1.0), alt.value(0.12)),
@@ -114,10 +136,29 @@ def lines_by_class(lines: Sequence[tuple[str, np.ndarray]], classes: Sequence[Ma
         .add_params(picked)
         .properties(width="container", height=280)
     )
-    words = f"Test accuracy of {len(labels)} classes with {', '.join(names)}; the table of each run has every number."
-    return chart(drawn, words, "Hover over a point for its class; click a name to see it alone.")
 
 
-def _over(how: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Over seeds, leaving out what is missing in any of them."""
-    return lambda values: np.asarray(getattr(values, how)(0))
+def _starts(classes: int) -> list[int]:
+    """Where each point's classes begin: one each, or, of many, neighbours together in bundles that differ by one."""
+    points = min(classes, POINTS)
+    return [k * classes // points for k in range(points)]
+
+
+def _ends(texts: Sequence[str], between: str) -> str:
+    """The first and the last, or the one that both are."""
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]}{between}{texts[-1]}"
+
+
+def _over_seeds(values: np.ndarray, starts: Sequence[int]) -> dict[str, list[float | None]]:
+    """Mean, lowest and highest over seeds of the mean of each bundle's classes.
+
+    A class without a test image in some seed has none in all of them, and counts for none.
+    """
+    known = ~np.isnan(values).any(0)
+    many = np.add.reduceat(known.astype(float), starts)
+    sums = np.add.reduceat(np.where(known, values, 0.0), starts, axis=1)
+    means = np.divide(sums, many, out=np.full_like(sums, np.nan), where=many > 0)
+    return {
+        key: [None if v != v else round(float(v), 4) for v in over]
+        for key, over in (("v", means.mean(0)), ("low", means.min(0)), ("high", means.max(0)))
+    }

@@ -63,12 +63,21 @@ def by_class(series: Sequence[Series]) -> Markup:
     """Accuracy by class, the mean over seeds, a line for each row that has the classes of the first."""
     classes = series[0].runs[0].classes
     order = sorted(range(len(classes)), key=lambda k: -classes[k]["count"])
-    lines = []
-    for one in series[:MOST]:
-        if all([row["name"] for row in run.classes] == [row["name"] for row in classes] for run in one.runs):
-            values = np.array([[_number(run.classes[k]["accuracy"]) for k in order] for run in one.runs])
-            lines.append((one.name, values))
-    return comparison_charts.lines_by_class(lines, [classes[k] for k in order])
+    names = [row["name"] for row in classes]
+    shown = series[:MOST]
+    own = [one for one in shown if all([row["name"] for row in run.classes] == names for run in one.runs)]
+    lines = [
+        (one.name, np.array([[_number(run.classes[k]["accuracy"]) for k in order] for run in one.runs])) for one in own
+    ]
+    alike = all(
+        (row["count"], row["group"]) == (first["count"], first["group"])
+        for one in own
+        for run in one.runs
+        for row, first in zip(run.classes, classes, strict=True)
+    )
+    left_out = [one.name for one in shown if one not in own]
+    facts = [classes[k] for k in order]
+    return comparison_charts.lines_by_class(lines, facts, alike=alike, left_out=left_out)
 
 
 def _number(value: float | None) -> float:
@@ -138,7 +147,9 @@ def _curves(
         if known.any():
             last = table[:, np.flatnonzero(known)[-1]].mean()
             ends.append(f"{one.name} {last:.1%}" if percent else f"{one.name} {last:.3g}")
-    caption = "Mean over seeds; the band goes from the lowest to the highest. Click a name to see it alone."
+    banded = any("low" in row for row in rows)
+    caption = "Mean over seeds; the band goes from the lowest to the highest." if banded else "One seed each."
+    caption += " Click a name to see it alone." * (len(ends) > 1)
     words = f"{title}, at the end: {', '.join(ends)}."
     return charts.curves(rows, title, words, caption, percent=percent, names=names)
 
