@@ -67,7 +67,7 @@ def _stray(error: Any) -> str:
     words, verb, path = found[1].split(), error.ctx.command, error.ctx.command_path
     settings = [f"--set {word}" for word in words if "=" in word]
     if settings and any("--set" in parameter.opts for parameter in verb.params):
-        return f'{path}: a setting is an option: write {" ".join(settings)}'
+        return f"{path}: a setting is an option: write {' '.join(settings)}"
     if any(parameter.param_type_name == "argument" for parameter in verb.params):
         return f'{path}: "{found[1]}" is too much: leave it out, or put what has spaces in it in quotes'
     look = f", or look for it with {path} | grep {words[0]}" if verb.callback.__module__ == listing.__name__ else ""

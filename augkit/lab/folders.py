@@ -49,7 +49,7 @@ def open_folder(root: Path, *, grouped: bool = False) -> Source:
     names = tuple(sorted(child.name for child in folders["train"].iterdir() if child.is_dir()))
     if not names:
         raise DataError(
-            "the folder has no class folders in it; make a folder for each class in it and put the class's images there",
+            "the folder has no class folders in it; make a folder for each class and put its images there",
             file=folders["train"],
         )
     splits = {split: class_files(folder, names) for split, folder in folders.items()}
