@@ -6,18 +6,13 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pytest
 from browser import Browser
 from fixtures import Install
-from hypothesis import given
-from hypothesis import strategies as st
-from markupsafe import Markup
 from report_parts import large_run
 from run_parts import QUICK
 from typer.testing import CliRunner, Result
@@ -25,14 +20,12 @@ from typer.testing import CliRunner, Result
 from augkit.cli.app import build
 from augkit.errors import PluginError
 from augkit.lab import folder as files
+from augkit.lab import run_files
 from augkit.lab.compare import compare
 from augkit.lab.grid import plan
 from augkit.lab.reports import page, write
 from augkit.lab.run_facts import read_run
 from augkit.plugins import load_registry
-from augkit.report import charts
-from augkit.report import page as pages
-from augkit.report.maps import map_of
 
 EVIL = '<script>alert("1")</script>'
 DOCUMENT = """augkit: 1
@@ -99,15 +92,6 @@ class Page(HTMLParser):
         self._open = ""
 
 
-def bare(*figures: str) -> str:
-    """A page of charts alone."""
-    body = "{% extends 'page.html.j2' %}{% block title %}x{% endblock %}{% block body %}{{ figures }}{% endblock %}"
-    with pytest.MonkeyPatch.context() as patch:
-        loaders = jinja2.ChoiceLoader
-        patch.setattr(jinja2, "ChoiceLoader", lambda own: loaders([jinja2.DictLoader({"bare": body}), *own]))
-        return pages.render("bare", {"figures": Markup("").join(figures)})
-
-
 def asked(*words: str | Path) -> Result:
     return CliRunner().invoke(build(), ["report", *map(str, words)])
 
@@ -154,6 +138,78 @@ def test_without_a_checkpoint_the_page_says_what_is_missing(runs: Path, tmp_path
     told = Page(page([folder]))
     assert "There is no checkpoint in this folder" in told.text and "What the policy learned" not in told.text
     assert any(one.startswith("Operators an image") for one in told.charts)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_as_good_as_none(runs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(runs / "level-ce-seed0", tmp_path / "run"))
+    (folder / files.CHECKPOINT).write_bytes((folder / files.CHECKPOINT).read_bytes()[:500])
+    told = Page(page([folder]))
+    assert "The checkpoint of this run cannot be read, so what the policy learned is not told by epoch." in told.text
+    assert any(one.startswith("Operators an image") for one in told.charts) and "train anew" not in told.text
+    files.save_checkpoint(folder, {"policy": {"history": [{"epoch": 0}], "memory": {"values": {}}}})
+    assert "The checkpoint of this run is of another version of augkit, so what" in Page(page([folder])).text
+
+
+def test_what_an_incomplete_folder_lacks_is_told_on_its_page(runs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(runs / "level-ce-seed0", tmp_path / "run"))
+    (folder / files.CHECKPOINT).unlink()
+    use = json.loads((folder / files.OPERATORS).read_text())
+    files.write_json(folder / files.OPERATORS, {name: use[name] for name in ("operators", "used", "seen")})
+    told = Page(page([folder])).text
+    assert "operators.json says nothing of strength_used, so what the policy did is not told" in told
+    (folder / files.PER_CLASS).unlink()
+    bare = Page(page([folder]))
+    assert "There is no per_class.csv in this folder, so accuracy is not told by class." in bare.text
+    assert "of the test images (mean over" in bare.text and not any(one.startswith("Bars") for one in bare.charts)
+    (folder / files.ENVIRONMENT).unlink()
+    assert "so nothing is told by class" in Page(page([folder])).text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        (files.SUMMARY, {"test": 1, "reported": ""}, "test holds no object"),
+        (files.SUMMARY, {"val": {}}, "it says nothing of 'test'"),
+        (files.SUMMARY, [], "it holds no object"),
+        (files.OPERATORS, {"operators": ["a"], "used": [[[1]]], "seen": [[1]], "strength_used": [[1]]}, "10 classes"),
+        ("intensity.json", {"all": {"operators": 1}}, "it says nothing of 'strength'"),
+        (files.ENVIRONMENT, 3, "it holds no object"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_named(
+    name: str, content: Any, why: str, runs: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(runs / "level-ce-seed0", tmp_path / "run"))
+    (folder / files.CHECKPOINT).unlink()
+    files.write_json(folder / name, content)
+    answer = asked(folder, "--out", tmp_path / "r.html")
+    assert answer.exit_code == 2 and answer.stderr.count("\n") == 1 and not (tmp_path / "r.html").exists()
+    assert f"{name}: this file cannot be read" in answer.stderr and why in answer.stderr
+
+
+def test_accuracies_after_stages_are_told_where_there_are_any(runs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(runs / "none-ce-seed0", tmp_path / "run"))
+    summary = json.loads((folder / files.SUMMARY).read_text())
+    stages = [{"stage": name, "epochs": 1, "images": 9, "test": None} for name in ("train", "rest")]
+    files.write_json(folder / files.SUMMARY, summary | {"stages": stages})
+    told = page([folder])
+    assert "The stages." in told and "after each stage" not in told
+    stages[1] = stages[1] | {"test": summary["test"]}
+    files.write_json(folder / files.SUMMARY, summary | {"stages": stages})
+    assert "Accuracy on test images after each stage" in page([folder])
+
+
+def test_a_class_in_a_group_is_named_as_one(runs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(runs / "none-ce-seed0", tmp_path / "run"))
+    summary = json.loads((folder / files.SUMMARY).read_text())
+    by_group: dict[str, Any] = dict.fromkeys((*run_files.FAIR, *run_files.DIFFERENCES), 0.5)
+    by_group |= {"worst_cell_is": ["0", "1"], "worst_group_is": "1"}
+    files.write_json(folder / files.SUMMARY, summary | {"groups": by_group})
+    told = Page(page([folder])).text
+    assert "50.0 % (class 0 in group 1)" in told and "50.0 % (group 1)" in told
+    del by_group["ed_max"]
+    files.write_json(folder / files.SUMMARY, summary | {"groups": by_group})
+    assert "it says nothing of 'groups.ed_max'" in asked(folder).stderr
 
 
 def test_a_changed_document_is_not_told_as_the_run_s(runs: Path, tmp_path: Path) -> None:
@@ -266,7 +322,7 @@ def test_what_is_no_run_is_refused_in_one_sentence(runs: Path, tmp_path: Path) -
     shutil.copy(runs / "none-ce-seed0" / files.RECIPE, begun)
     broken = Path(shutil.copytree(runs / "none-ce-seed0", tmp_path / "broken"))
     (broken / files.SUMMARY).write_text("{")
-    wrong = [
+    wrong: list[tuple[list[str | Path], str]] = [
         ([tmp_path / "nothing"], "there is no such folder"),
         ([empty], "this is the folder of no run"),
         ([begun], "no epoch of this run has ended yet"),
@@ -302,63 +358,6 @@ def test_a_plugin_brings_the_page_of_its_own_folders(install: Install, runs: Pat
     assert "the model is right for" in page([runs / "none-ce-seed0"])  # which no plugin is asked about
     with pytest.raises(PluginError, match=r"the report of plugin augkit-album 1\.0 cannot be made: KeyError"):
         page([tmp_path])
-
-
-def spec(figure: str) -> dict[str, Any]:
-    """What Vega-Lite is told to draw."""
-    found = re.search(r'<script type="application/json">(.*?)</script>', figure)
-    assert found is not None
-    told: dict[str, Any] = json.loads(found[1])
-    return told
-
-
-@given(st.integers(1, 5000))
-def test_ticks_are_whole_epochs_and_few(epochs: int) -> None:
-    ticks = charts.epoch_ticks(range(epochs))
-    assert ticks[0] == 0 and ticks[-1] < epochs and 1 <= len(ticks) <= charts.TICKS
-    assert len({b - a for a, b in pairwise(ticks)}) <= 1
-    assert epochs > charts.TICKS or ticks == list(range(epochs))
-
-
-def test_cells_that_stand_for_several_say_so() -> None:
-    counts, names = list(range(300, 0, -2)), [f"c{k}" for k in range(150)]
-    one = map_of(np.ones((3, 6)), names[:3], "level", "words", "By class and epoch.", counts=counts[:3])
-    assert "A cell is" not in one and "mean of a class" not in one and '"title":"epoch"' in one
-    many = map_of(np.ones((150, 300)), names, "level", "words", "By class and epoch.", counts=counts)
-    assert "By class and epoch. A cell is the mean of up to 2 classes and up to 8 epochs." in many
-    titles = [tip["title"] for tip in spec(many)["encoding"]["tooltip"]]
-    assert titles == ["class", "training images, mean of a class", "epochs", "level"]
-
-
-def test_a_class_without_training_images_leaves_the_line_of_the_others() -> None:
-    rows = [{"name": f"c{n}", "count": n, "group": "few", "images": 5, "accuracy": 0.5} for n in (19, 3, 0)]
-    axes = [spec(charts.accuracy_by_class(part, "test"))["layer"][1]["encoding"]["y"] for part in (rows, rows[:2])]
-    assert [axis["scale"]["type"] for axis in axes] == ["symlog", "log"]
-    assert [axis["axis"]["values"] for axis in axes] == [[0, 1, 3, 10], [1, 3, 10]]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("epochs", [1, 2, 3, 6, 300])
-def test_only_whole_epochs_are_named(epochs: int, tmp_path: Path, browser: Browser) -> None:
-    """In Chromium, below a line and below a map, in the words of the tooltip too."""
-    rows = [{"epoch": e, "series": "loss", "value": 0.5} for e in range(epochs)]
-    drawn = [
-        charts.curves(rows, "loss", "a line", percent=False),
-        map_of(np.ones((2, epochs)), ["a", "b"], "level", "a map", counts=[5, 3]),
-    ]
-    (tmp_path / "page.html").write_text(bare(*drawn), encoding="utf-8")
-    with browser.opened(tmp_path / "page.html", width=1000) as opened:
-        opened.wait_for_function("[...document.querySelectorAll('figure.chart')].every(one => one.dataset.drawn)")
-        for place in range(2):
-            axis = (
-                opened.locator("figure.chart").nth(place).locator(".role-axis:has-text('epoch') .role-axis-label text")
-            )
-            named = [text for text in axis.all_text_contents() if text]
-            assert named == [str(epoch) for epoch in charts.epoch_ticks(range(epochs))]
-        opened.locator("figure.chart .mark-rect path").nth(1).hover()
-        said = opened.locator("#vg-tooltip-element")
-        opened.wait_for_selector("#vg-tooltip-element.visible")
-        assert ("epochs" in said.inner_text()) == (epochs > 40) and (" to " in said.inner_text()) == (epochs > 40)
 
 
 @pytest.mark.slow

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from augkit.engine.program import Program, Sizes, bind
+from augkit.engine.program import Program, Sizes, bind, steps_of
 from augkit.errors import AugkitError, DataError
 from augkit.lab import folder as files
+from augkit.lab import run_files
 from augkit.lab.augmentation import own_columns, strategy_of
 from augkit.lab.intensity import INTENSITY
-from augkit.lab.metrics import group_of
 from augkit.lab.recipe import Recipe, read_recipe
 from augkit.lab.robustness import RECORD as ROBUSTNESS
 from augkit.registry import Registry
-from augkit.report.facts import Run, State, Table, Use
+from augkit.report.facts import Run, State, Table, Use, ratio
 from augkit.strategy.describe import words
 from augkit.strategy.document import is_path, load_strategy
-from augkit.strategy.model import Strategy
+from augkit.strategy.model import OperatorStep, Strategy
 
-T = TypeVar("T")
 COUNTED = ("correct", "seen", "loss", "val_correct", "val_seen", "used", "strength_used")
 """What the policy's history has of each epoch beside its states."""
 
@@ -39,10 +36,15 @@ def read_run(folder: Path, registry: Registry) -> Run:
     if not (folder / files.RECIPE).is_file():
         raise DataError("this is no run folder (no recipe.yaml in it); give the folder of a run", file=folder)
     recipe = read_recipe(folder / files.RECIPE)
-    records = _read(folder / files.METRICS, _lines) if (folder / files.METRICS).exists() else []
+    records = run_files.optional(folder / files.METRICS, run_files.records)
     if not records:
         raise DataError("no epoch of this run has ended yet; look again after the first", file=folder)
-    environment = _json(folder, files.ENVIRONMENT) or {}
+    environment = run_files.optional(folder / files.ENVIRONMENT, run_files.mapping) or {}
+    measured = "test" if recipe.test else "val"
+    ended = run_files.optional(folder / files.SUMMARY, lambda path: run_files.summary(path, measured))
+    classes = run_files.optional(folder / files.PER_CLASS, run_files.classes)
+    if classes is None:
+        classes = run_files.read(folder / files.ENVIRONMENT, lambda path: run_files.counted_classes(environment))
     run = Run(
         folder,
         recipe.model_dump(mode="json"),
@@ -50,70 +52,25 @@ def read_run(folder: Path, registry: Registry) -> Run:
         recipe.all_epochs,
         environment,
         records,
-        _json(folder, files.SUMMARY),
-        _classes(folder, environment),
+        ended,
+        classes,
     )
-    if (folder / files.PER_GROUP).exists():
-        run.by_group = _read(folder / files.PER_GROUP, _table)
-    run.intensity, run.robustness = _json(folder, INTENSITY), _json(folder, ROBUSTNESS)
+    run.by_group = run_files.optional(folder / files.PER_GROUP, run_files.cells) or []
+    run.intensity = run_files.optional(folder / INTENSITY, run_files.intensity)
+    run.robustness = run_files.optional(folder / ROBUSTNESS, run_files.mapping)
     strategy = _tell(run, recipe, registry)
-    _add_policy(run, strategy)
+    if classes:
+        _add_policy(run, strategy)
+    else:
+        run.missing.append("How many images each class has is not known, so nothing is told by class.")
     if not run.finished:
         run.missing.append(
             f"This run has not ended: {len(records)} of {run.epochs} epochs are told, and nothing was measured"
             " on the images that measure it."
         )
+    elif not (folder / files.PER_CLASS).exists():
+        run.missing.append(f"There is no {files.PER_CLASS} in this folder, so accuracy is not told by class.")
     return run
-
-
-def _json(folder: Path, name: str) -> Any:
-    path = folder / name
-    return _read(path, lambda: json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
-
-
-def _read(path: Path, parse: Callable[..., T]) -> T:
-    """What a file holds, or an error that names it."""
-    try:
-        return parse(path) if parse in (_lines, _table) else parse()
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"this file cannot be read ({reason}); it is damaged, or of another make", file=path) from error
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for record in records:
-        _ = record["epoch"], record["loss"], record["train_accuracy"]
-    return records
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _classes(folder: Path, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """From `per_class.csv`, or of a run that has not ended from the counts that it noted; names come with the end."""
-    path = folder / files.PER_CLASS
-    if not path.exists():
-        counts = [int(count) for count in environment.get("class_counts", [])]
-        groups = group_of(torch.tensor(counts, dtype=torch.int64))
-        return [{"name": f"class {k}", "count": n, "group": groups[k]} for k, n in enumerate(counts)]
-
-    def parse() -> list[dict[str, Any]]:
-        return [
-            {
-                "name": row["name"],
-                "count": int(row["train_images"]),
-                "group": row["group"],
-                "images": int(row["test_images"] if "test_images" in row else row["val_images"]),
-                "accuracy": float(row["accuracy"]) if row["accuracy"] else None,
-                "made": int(row.get("synthetic_images") or 0),
-            }
-            for row in _table(path)
-        ]
-
-    return _read(path, parse)
 
 
 def _tell(run: Run, recipe: Recipe, registry: Registry) -> Strategy | None:
@@ -147,39 +104,62 @@ def _document(load: str, registry: Registry) -> str:
 
 def _add_policy(run: Run, strategy: Strategy | None) -> None:
     """What the policy did and learned: from the checkpoint by epoch, or else from `operators.json`."""
-    stored = _json(run.folder, files.OPERATORS)
-    checkpoint = files.load_checkpoint(run.folder, "policy")
-    history = checkpoint["policy"]["history"] if checkpoint is not None else []
+    history, values, why_not = run_files.learned(run.folder)
+    if why_not:
+        run.missing.append(why_not)
     if history:
-        run.answers = _ratio(_stacked(history, "correct"), _stacked(history, "seen"))
-        run.states = list(_states(checkpoint["policy"]["memory"]["values"], history)) if checkpoint else []
-    elif checkpoint is None:
-        run.missing.append("There is no checkpoint in this folder, so what the policy learned is not told by epoch.")
+        run.answers = ratio(_stacked(history, "correct"), _stacked(history, "seen"))
+        run.states = list(_states(values, history))
     program = bind(strategy, Sizes()) if strategy is not None else None
-    if history and program is not None and _stacked(history, "used").shape[2] != len(program.choices):
-        run.missing.append("The checkpoint is of another version of augkit, so strengths are not told by epoch.")
-        history = []
-    if history and program is not None:
+    if history and program is not None and len(program.choices) == history[0]["used"].shape[1]:
         columns = own_columns(program)
         names = [program.choices[column].operator.name for column in columns]
         used, strength = (_stacked(history, name)[:, :, columns] for name in ("used", "strength_used"))
         operators, used, strength = _merged(names, used, strength)
-        run.use = Use(operators, used, _stacked(history, "seen"), strength, strength.sum(0))
-        run.tables = list(_tables(program, checkpoint["policy"]["memory"]["values"])) if checkpoint else []
-    elif stored is not None and stored["used"]:
-        used, strength = np.asarray(stored["used"], np.float64), np.asarray(stored["strength_used"], np.float64)
-        operators, used, strength = _merged(stored["operators"], used, strength.reshape(used.shape[1:]))
-        run.use = Use(operators, used, np.asarray(stored["seen"], np.float64), None, strength)
+        graded = _graded(operators, program, strength.sum(0))
+        run.use = Use(operators, used, _stacked(history, "seen"), strength, strength.sum(0), graded)
+        run.tables = list(_tables(program, values))
+    else:
+        path = run.folder / files.OPERATORS
+        run.use = run_files.optional(path, lambda path: _stored(path, program, run))
     if run.use is not None and not run.use.operators:
         run.use = None
 
 
+def _stored(path: Path, program: Program | None, run: Run) -> Use | None:
+    """What `operators.json` says; of an older version, which counted no strengths, nothing."""
+    stored = run_files.mapping(path)
+    lacking = [name for name in ("operators", "used", "seen", "strength_used") if name not in stored]
+    if lacking:
+        run.missing.append(
+            f"{path.name} says nothing of {' and '.join(lacking)}, so what the policy did is not told: it was written"
+            " by another version of augkit."
+        )
+        return None
+    if not stored["used"]:
+        return None
+    used, strength = np.asarray(stored["used"], np.float64), np.asarray(stored["strength_used"], np.float64)
+    seen = np.asarray(stored["seen"], np.float64)
+    operators, used, strength = _merged(stored["operators"], used, strength.reshape(used.shape[1:]))
+    if used.shape[1] != len(run.classes) or seen.shape != used.shape[:2]:
+        raise ValueError(f"its numbers are not those of {len(run.classes)} classes")
+    return Use(operators, used, seen, None, strength, _graded(operators, program, strength))
+
+
+def _graded(operators: list[str], program: Program | None, strength: np.ndarray) -> np.ndarray:
+    """Which of the operators have a strength, also where it was always 0; an operator that its document gives a value
+    in its own unit has none. `strength` [classes, operators] decides where the document is not known."""
+    own = set()
+    for bound in program.bounds[1:] if program is not None else ():
+        assert program is not None
+        found = [step for at, inside in bound.strategy.lists.items() for step in steps_of(inside, at)]
+        drawn = [step.choice for _, step in found if isinstance(step, OperatorStep) and step.value is None]
+        own |= {choice.operator.name for choice in (*bound.strategy.choices, *drawn) if choice.operator.has_value}
+    return np.asarray([name in own or total > 0 for name, total in zip(operators, strength.sum(0), strict=True)], bool)
+
+
 def _stacked(history: list[dict[str, Any]], name: str) -> np.ndarray:
     return np.stack([torch.as_tensor(epoch[name]).double().numpy() for epoch in history])
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.asarray(np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0))
 
 
 def _merged(names: list[str], *values: np.ndarray) -> tuple[list[str], Any, Any]:

@@ -18,6 +18,7 @@ DOTTED = 60
 """Epochs that have a dot along a line; of more the dots are there for the pointer alone."""
 TICKS = 12
 """The most epochs that are named along an axis."""
+UNSEEN = {"size": 40, "fillOpacity": 0, "strokeOpacity": 0}  # its opacity is that of the line that is picked
 SERIES = ("#888888", "#2a9d9d", "#8d6cc0", "#e0a030", "#3b6ea5", "#c0504d", "#4f8a4b", "#b8732e", "#d26f9e", "#6f8fd2")
 
 
@@ -135,7 +136,7 @@ def curves(
     """
     drawn_names = list(dict.fromkeys(row["series"] for row in rows))
     epochs = len({row["epoch"] for row in rows})
-    dots = {"size": 60} if epochs == 1 else {"size": 14} if epochs <= DOTTED else {"size": 40, "opacity": 0}
+    dots = {"size": 60} if epochs == 1 else {"size": 14} if epochs <= DOTTED else UNSEEN
     form = ".1%" if percent else ".3~f"
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=percent), axis=value_axis(percent))
     picked = alt.selection_point(fields=["series"], bind="legend", name="picked")

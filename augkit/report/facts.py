@@ -9,6 +9,12 @@ from typing import Any
 import numpy as np
 
 
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part` over `whole`, broadcast; nan where nothing was counted."""
+    part, whole = np.broadcast_arrays(part, whole)
+    return np.asarray(np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0))
+
+
 @dataclass(frozen=True)
 class Use:
     """How often images met the policy's own operators."""
@@ -23,6 +29,8 @@ class Use:
     """[epochs, classes, operators], summed strengths 0..1; None where only `strength_sum` is stored."""
     strength_sum: np.ndarray
     """[classes, operators]."""
+    graded: np.ndarray
+    """[operators] bool: whether it has a strength, which may always have been 0."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Run:
     summary: dict[str, Any] | None
     """None for a run that has not ended."""
     classes: list[dict[str, Any]]
-    """`name`, `count` (real training images), `group`, and of a finished run `images`, `accuracy` (or None), `made`."""
+    """`name`, `count` (real training images), `group`, and where they are known `images` and `accuracy`, `made`."""
     use: Use | None = None
     answers: np.ndarray | None = None
     """[epochs, classes] accuracy on training images, 0..1; nan where a class had none."""

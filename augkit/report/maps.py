@@ -77,7 +77,7 @@ def map_of(
     return chart(drawn, words, f"{caption} A cell is the mean of {together}.".strip() if together else caption)
 
 
-def _flat(rows: list[dict[str, Any]], *, epochs: bool) -> alt.Chart:
+def _flat(rows: list[dict[str, Any]], *, epochs: bool) -> Any:
     """Cells of rows; those of epochs know how these are called: "8", or "8 to 14"."""
     drawn = alt.Chart(alt.Data(values=rows)).transform_flatten(["v", "at", "to"] if epochs else ["v", "at"])
     drawn = drawn.transform_filter("isValid(datum.v)")

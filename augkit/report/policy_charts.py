@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from augkit.report import charts
 from augkit.report.charts import GROUPS
-from augkit.report.facts import Run, State
+from augkit.report.facts import Run, State, ratio
 from augkit.report.maps import map_of
 
 Lines = list[dict[str, Any]]
@@ -22,26 +22,25 @@ def of_policy(run: Run, order: Sequence[int]) -> list[Markup]:
     if use is None:
         return []
     names, counts = _named(run, order)
-    graded = use.strength_sum.sum(0) > 0
-    met, seen = use.used.sum(2), use.seen
+    graded, met, seen = use.graded, use.used.sum(2), use.seen
     kinds = [("operators an image", "Operators an image", met, seen, "")]
     if use.strength is not None and graded.any():
         many, what = use.used[:, :, graded].sum(2), "mean strength, 0 to 1"
         kinds.append((what, "Mean strength", use.strength.sum(2), many, "Of the operators that have a strength."))
     drawn = [
-        charts.curves(_by_band(run, part, whole), unit, _ends(what, _ratio(part, whole)), caption, percent=False)
+        charts.curves(_by_band(run, part, whole), unit, _ends(what, ratio(part, whole)), caption, percent=False)
         for unit, what, part, whole, caption in kinds
     ]
     for unit, what, part, whole, _ in kinds if len(seen) > 1 and len(names) > 1 else []:
-        values = _ratio(part, whole)[:, order]
+        values = ratio(part, whole)[:, order]
         caption = f"{what} by class and epoch{'; blank: none was met' * bool(np.isnan(values).any())}."
         drawn.append(map_of(values.T, names, unit, _words(what, values), caption, counts=counts))
-    share, unit = _ratio(use.used.sum(0), seen.sum(0)[:, None])[order], "times an image met it"
+    share, unit = ratio(use.used.sum(0), seen.sum(0)[:, None])[order], "times an image met it"
     caption, said = "By class and operator, over all epochs.", _by_operator(use.operators, share)
     drawn.append(map_of(share, names, unit, said, caption, columns=use.operators, counts=counts))
     if graded.any():
         own = [name for name, has in zip(use.operators, graded, strict=True) if has]
-        strength = _ratio(use.strength_sum[:, graded], use.used.sum(0)[:, graded])[order]
+        strength = ratio(use.strength_sum[:, graded], use.used.sum(0)[:, graded])[order]
         caption, said = f"{caption} Operators without a strength are left out.", "Mean strength by class and operator."
         drawn.append(map_of(strength, names, "mean strength, 0 to 1", said, caption, columns=own, counts=counts))
     return drawn
@@ -78,12 +77,6 @@ def _state(run: Run, state: State, order: Sequence[int]) -> list[Markup]:
     return [*drawn, charts.curves(lines, name, _ends(name, values), caption, percent=False)]
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """nan where nothing was counted."""
-    part, whole = np.broadcast_arrays(part, whole)
-    return np.asarray(np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0))
-
-
 def _by_band(run: Run, part: np.ndarray, whole: np.ndarray) -> Lines:
     """`part` over `whole` [epochs, classes], summed over the classes of each band, as lines of a chart."""
     groups = np.array([row["group"] for row in run.classes])
@@ -91,7 +84,7 @@ def _by_band(run: Run, part: np.ndarray, whole: np.ndarray) -> Lines:
     for name in GROUPS:
         own = groups == name
         if own.any():
-            values = _ratio(part[:, own].sum(1), whole[:, own].sum(1))
+            values = ratio(part[:, own].sum(1), whole[:, own].sum(1))
             lines += [{"epoch": e, "series": name, "value": float(v) if v == v else None} for e, v in enumerate(values)]
     return lines
 

@@ -32,6 +32,7 @@ def page(run: Run) -> str:
         "classes": [run.classes[k] for k in order],
         "curves": list(learning(run)),
         "stages": stages(run),
+        "stages_tested": any(row["test"] for row in stages(run)),
         "policy": policy_charts.of_policy(run, order),
         "states": policy_charts.of_states(run, order),
         "amounts": amounts(run),
@@ -59,14 +60,14 @@ def answer(run: Run) -> str:
         told = f"is right for {percent(last['train_accuracy'])} of the training images as it meets them"
         told += f" and for {percent(last['val']['all'])} of the validation images" if "val" in last else ""
         return f"This run has not ended: after {len(run.records)} of {run.epochs} epochs its model {told}."
-    scores, images = run.summary[run.measured], sum(row["images"] for row in run.classes)
+    scores, images = run.summary[run.measured], sum(row["images"] or 0 for row in run.classes)
     parts = [f"{name} {percent(scores[name])}" for name in GROUPS if scores[name] is not None]
     by_band = f" (mean over the classes with many, medium and few training images: {', '.join(parts)})"
     by_group = run.summary.get("groups")
     worst = f"; in the worst group for {percent(by_group['worst_group'])}" if by_group else ""
     return (
-        f"After the last of {run.epochs} epochs the model is right for {percent(scores['all'])} of {images:,}"
-        f" {SAID[run.measured]} images{by_band if len(parts) > 1 else ''}{worst}."
+        f"After the last of {run.epochs} epochs the model is right for {percent(scores['all'])} of"
+        f" {f'{images:,}' if images else 'the'} {SAID[run.measured]} images{by_band if len(parts) > 1 else ''}{worst}."
     )
 
 
@@ -85,8 +86,8 @@ def bands(run: Run) -> list[dict[str, Any]]:
 
 
 def by_class(run: Run, order: Sequence[int]) -> Markup:
-    """The chart of accuracies; nothing before the run has ended."""
-    if run.summary is None:
+    """The chart of accuracies; nothing where they are not known."""
+    if run.summary is None or all(row["images"] is None for row in run.classes):
         return Markup()
     return charts.accuracy_by_class([run.classes[k] for k in order], SAID[run.measured])
 
@@ -152,12 +153,11 @@ def amounts(run: Run) -> list[dict[str, Any]]:
     if run.use is None:
         return []
     groups, rows = np.array([row["group"] for row in run.classes]), []
-    graded = run.use.strength_sum.sum(0) > 0
     for name in ("all", *GROUPS):
         own = (groups == name) | (name == "all")
         if own.any():
             used, seen = run.use.used[:, own], run.use.seen[:, own]
-            many = used[:, :, graded].sum()
+            many = used[:, :, run.use.graded].sum()
             strength = float(run.use.strength_sum[own].sum() / many) if many else None
             rows.append({"band": name, "operators": float(used.sum() / max(1, seen.sum())), "strength": strength})
     return rows
@@ -176,7 +176,7 @@ def operators(run: Run) -> list[dict[str, Any]]:
             "by_band": {
                 band: float(met[rows, k].sum() / max(1, seen[rows].sum())) for band, rows in own.items() if rows.any()
             },
-            "strength": float(strength[k] / met[:, k].sum()) if strength[k] > 0 else None,
+            "strength": float(strength[k] / met[:, k].sum()) if use.graded[k] and met[:, k].any() else None,
         }
         for k, name in enumerate(use.operators)
     ]
@@ -213,7 +213,7 @@ WHAT = {
     "checkpoint.pt": "model, optimiser and policy after the last epoch",
     "per_class.csv": "the last epoch by class",
     "per_group.csv": "the last epoch by class and group",
-    "summary.json": "the run in one page, written last",
+    "summary.json": "the run's figures, written last",
     "operators.json": "which classes met which operators, by epoch",
     "intensity.json": "how much the policy did, by band",
     "robustness.json": "errors on corrupted test images",
