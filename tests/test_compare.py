@@ -199,7 +199,7 @@ def test_intensity_is_what_happened(finished: tuple[Path, dict[str, Any]], tmp_p
 SAYS = {
     "unknown policy": (["--policy", "none,trivialaugmnt"], 'Did you mean "trivialaugment"?'),
     "unknown loss": (["--policy", "none", "--loss", "balanced_softmx"], 'Did you mean "balanced_softmax"?'),
-    "no seeds": (["--policy", "none", "--seeds", "0"], "--seeds 0: give 1 to 1000"),
+    "no seeds": (["--policy", "none", "--seeds", "0"], "--seeds 0: say how many, 1 to 1000"),
     "seeds in words": (["--policy", "none", "--seeds", "three"], 'not "three"'),
     "seeds twice": (["--policy", "none", "--seeds", "1,1"], "different whole numbers"),
     "no control": (["--policy", "trivialaugment"], 'the control "none" is not among the policies'),
