@@ -46,7 +46,7 @@ class Browser:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
-            lambda asked: None if asked.url[:5] in ("file:", "data:", "blob:") else complaints.append(asked.url),
+            lambda asked: None if asked.url.startswith(LOCAL) else complaints.append(asked.url),
         )
         page.on("requestfailed", lambda asked: complaints.append(f"{asked.url}: {asked.failure}"))
         try:

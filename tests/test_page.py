@@ -15,8 +15,9 @@ from augkit.report import page as pages
 
 TEMPLATE = """{% extends "page.html.j2" %}{% block title %}A {{ name }}{% endblock %}{% block body %}<h1>{{ name }}</h1>
 <div class="table"><div class="bar"></div>
-<table class="sortable"><thead><tr><th>class</th><th class="n">gain</th></tr></thead>
-<tbody><tr><td>b</td><td>+2.5</td></tr><tr><td>a</td><td>−10.0</td></tr><tr><td>c</td><td>–</td></tr></tbody></table></div>
+<table class="sortable"><thead><tr><th>class</th><th class="n">gain</th><th class="n">test</th><th>it</th></tr></thead>
+<tbody><tr><td>b</td><td>+2.5</td><td>9.5</td><td>1st</td></tr><tr><td>a</td><td>−10.0</td><td>failed</td><td>d</td></tr>
+<tr><td>c</td><td>–</td><td>10.1</td><td>z</td></tr></tbody></table></div>
 {{ chart }}{{ picture }}{% endblock %}"""
 
 
@@ -50,6 +51,12 @@ def test_a_missing_fact_is_an_error(written: Path) -> None:
         pages.render("t", {})
 
 
+def test_data_that_no_browser_reads_are_refused() -> None:
+    drawn = altair.Chart(altair.Data(values=[{"x": float("nan")}])).mark_point().encode(x="x:Q")
+    with pytest.raises(ValueError, match="JSON"):
+        pages.chart(drawn, "words")
+
+
 @pytest.mark.slow
 def test_in_a_browser(written: Path, browser: Browser) -> None:
     with browser.opened(written) as page:
@@ -61,10 +68,25 @@ def test_in_a_browser(written: Path, browser: Browser) -> None:
             heading.get_by_role("button").press("Enter")  # by the keyboard
             assert page.locator("tbody td:first-child").all_inner_texts() == order
         assert heading.get_attribute("aria-sort") == "descending"
+        for name, order in (
+            ("test", ["b", "c", "a"]),
+            ("it", ["b", "c", "a"]),
+        ):  # numbers and a word; words and a number
+            page.get_by_role("columnheader", name=name).get_by_role("button").click()
+            assert page.locator("tbody td:first-child").all_inner_texts() == order
+        page.get_by_role("columnheader", name="test").get_by_role("button").click()
+        page.get_by_role("columnheader", name="test").get_by_role("button").click()
+        assert page.locator("tbody td:first-child").all_inner_texts() == ["c", "b", "a"]
+        heading.get_by_role("button").click()
+        heading.get_by_role("button").click()
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.get_by_role("button", name="Copy table").click()
         page.wait_for_function("document.getElementById('said').textContent.startsWith('Copied')")
-        assert page.evaluate("navigator.clipboard.readText()").split("\n")[1:] == ["b\t+2.5", "a\t−10.0", "c\t–"]
+        assert page.evaluate("navigator.clipboard.readText()").split("\n")[1:] == [
+            "b\t+2.5\t9.5\t1st",
+            "a\t−10.0\tfailed\td",
+            "c\t–\t10.1\tz",
+        ]
         page.get_by_role("button", name="Colours").click()  # light
         page.get_by_role("button", name="Colours").click()  # dark
         page.wait_for_selector("figure.chart[data-drawn=dark] svg")

@@ -98,6 +98,11 @@ def test_a_class_without_training_images_leaves_the_line_of_the_others() -> None
     assert [axis["axis"]["values"] for axis in axes] == [[0, 1, 3, 10], [1, 3, 10]]
 
 
+def test_what_is_no_number_is_left_out() -> None:
+    rows = [{"epoch": e, "series": "loss", "value": v} for e, v in enumerate([1.0, float("nan"), float("inf")])]
+    assert [row["value"] for row in spec(charts.curves(rows, "loss", "words"))["data"]["values"]] == [1, None, None]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 2, 3, 6, 300])
 def test_only_whole_epochs_are_named(epochs: int, tmp_path: Path, browser: Browser) -> None:

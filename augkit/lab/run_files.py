@@ -56,6 +56,7 @@ def records(path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for record in found:
         _all_in(record, ("epoch", "loss", "train_accuracy"))
+        _ = int(record["epoch"]), float(record["loss"]), float(record["train_accuracy"])
         if "val" in record:
             _all_in(record["val"], ("all",), "val.")
     return found

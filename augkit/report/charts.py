@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -62,7 +63,7 @@ def accuracy_by_class(classes: Sequence[Mapping[str, Any]], which: str) -> Marku
         which: of which images: "test" or "validation".
     """
     rows = [
-        {"class": name, "n": row["count"], "band": row["group"], "of": row["images"], "value": row["accuracy"]}
+        rounded({"class": name, "n": row["count"], "band": row["group"], "of": row["images"], "value": row["accuracy"]})
         for name, row in zip(unlike([row["name"] for row in classes]), classes, strict=True)
     ]
     x = alt.X("class:N", sort=None, title="classes, most training images first", axis=class_axis(rows))
@@ -179,4 +180,8 @@ def value_axis(percent: bool) -> alt.Axis:
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}
+    """A row as JSON has it: few digits, and None for what is no number."""
+    plain = {
+        name: value if not isinstance(value, float) or math.isfinite(value) else None for name, value in row.items()
+    }
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in plain.items()}

@@ -55,13 +55,16 @@ def chart(drawn: altair.Chart | altair.LayerChart | altair.VConcatChart, words: 
         drawn: with `width="container"` to fill the page's width. Its data are in the page, so keep them few.
         words: what a person hears who does not see it.
         caption: a sentence under it.
+
+    Raises:
+        ValueError: its data hold a nan or an infinity, which is no JSON: give None where nothing is known.
     """
-    spec = json.dumps(drawn.to_dict(), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    spec = json.dumps(drawn.to_dict(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     below = Markup("<figcaption>{}</figcaption>").format(caption) if caption else ""
     return Markup(
         '<figure class="chart"><div class="vega" aria-label="{}"></div>'
         '<script type="application/json">{}</script>{}</figure>'
-    ).format(words, Markup(spec), below)
+    ).format(words, Markup(spec.replace("<", "\\u003c")), below)
 
 
 def picture(image: Image.Image, words: str, *, lossless: bool = False, attributes: str = "") -> Markup:

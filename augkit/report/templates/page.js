@@ -43,7 +43,8 @@ const page = (() => {
     const up = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1, body = table.tBodies[0];
     const rows = [...body.rows].map((row, place) => ({ row, place, text: value(row.cells[column]) }));
     const known = rows.map((one) => one.text).filter((text) => text && text !== "–");
-    const numeric = known.length > 0 && known.every((text) => !isNaN(number(text)));
+    const numbers = known.filter((text) => !isNaN(number(text))).length; // "failed" stays last in a column of numbers
+    const numeric = numbers > 0 && (numbers === known.length || heading.classList.contains("n"));
     rows.sort((a, b) => {
       const order = numeric ? number(a.text) - number(b.text) : a.text.localeCompare(b.text, undefined, { numeric: true });
       return numeric && isNaN(order) ? isNaN(number(a.text)) - isNaN(number(b.text)) : up * order || a.place - b.place;
