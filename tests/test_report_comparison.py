@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageColor
 
 from augkit.lab.grid import GRID
 from augkit.lab.several import _controls, _names, _table, read_comparison
 from augkit.plugins import load_registry
 from augkit.report import comparison_page, told
+from augkit.report.comparison import draw_differences
 from augkit.report.comparison_charts import lines_by_class
 from augkit.report.facts import Comparison, Run, Series
+from augkit.report.pictures import COLORS
 
 GROUPS = ("all", "many", "medium", "few")
 
@@ -128,7 +131,10 @@ def test_the_chart_and_the_table_of_differences_tell_what_holds_after_holm() -> 
     )
     assert sides == ["above", "by its interval alone", "cannot be told", "too few seeds"]
     assert "b 1.6 above none, not after Holm&#39;s correction for the 3 looked at;" in drawn
-    assert "Orange: the interval leaves out zero, but it does not hold after that correction." in drawn
+    assert "Orange: the interval leaves out zero, but it does not hold after Holm" in drawn
+    assert "Grey: the interval contains zero or there are too few seeds for an interval." in drawn
+    none_told = str(comparison_page.differences(results(NONE, row("c", NOT))))
+    assert "Line: 95 % interval. Grey: the interval contains zero.<" in none_told  # and of no other colour
     means = [line["which means"] for line in _table(found)]
     assert means[1:4] == ["2.0 above none", "1.6 above none, not after Holm's correction", "cannot be told from none"]
 
@@ -252,3 +258,14 @@ def test_a_caption_speaks_of_seeds_only_where_there_are_several() -> None:
     assert "One seed each." in alone and "Mean over seeds" not in alone and "Click a name" not in alone
     two = "".join(map(str, comparison_page.curves([Series("a", [run(), run()]), Series("b", [run()])])))
     assert "Mean over seeds; the band goes from the lowest to the highest. Click a name to see it alone." in two
+
+
+def test_the_picture_is_orange_where_holm_leaves_nothing(tmp_path: Path) -> None:
+    def shown(name: str, *found: dict[str, Any]) -> set[str]:
+        rows = [row(f"policy-{k}", one) for k, one in enumerate(found)]
+        path = draw_differences(results(NONE, *rows), tmp_path / f"{name}.png")
+        pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+        return {name for name in COLORS if (pixels == np.array(ImageColor.getrgb(COLORS[name]))).all(1).any()}
+
+    assert shown("all", ABOVE, ALONE, NOT, FEW) == {"many", "medium"}
+    assert shown("below", BELOW, NOT) == {"few"}

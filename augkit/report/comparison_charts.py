@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,10 @@ from augkit.report.page import COLORS, chart
 
 POINTS = 300
 """Points of a line by class; of more classes neighbours are drawn together."""
+DOTTED = 100
+"""Points of a line that have a dot; of more the dots are there for the pointer alone."""
+LINES = "split(replace(replace(datum.label, ' with ', '|with '), ' in ', '|in '), '|')"
+"""A row's name along an axis: what tells it from its namesakes is on lines of its own."""
 
 
 def differences(rows: Sequence[Mapping[str, Any]], control: str, looked_at: int) -> Markup:
@@ -38,7 +42,7 @@ def differences(rows: Sequence[Mapping[str, Any]], control: str, looked_at: int)
     }
     colors = {side: color for side, color in colors.items() if any(row["side"] == side for row in rows)}
     scale = alt.Scale(domain=list(colors), range=list(colors.values()))
-    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False))
+    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, labelOverlap=False, labelExpr=LINES))
     tip = [
         alt.Tooltip("name:N", title="policy"),
         alt.Tooltip("mean:Q", title="difference, points", format="+.2f"),
@@ -55,16 +59,27 @@ def differences(rows: Sequence[Mapping[str, Any]], control: str, looked_at: int)
     not_after = {told.ALONE: f", not after Holm's correction for the {looked_at} looked at"}
     verdicts = [f"{row['name']} {row['verdict']}{not_after.get(row['side'], '')}" for row in rows]
     words = f"Differences to {control}: {'; '.join(verdicts)}."
-    caption = (
-        "Point: mean over seeds. Line: 95 % interval. Blue and red: it holds after Holm's correction for the"
-        f" {looked_at} looked at. Orange: the interval leaves out zero, but it does not hold after that correction."
-        " Grey: the interval contains zero, or there are too few seeds."
-        if looked_at
-        else "Point: mean over seeds. Grey: there are too few seeds for an interval."
-    )
     return chart(
-        alt.layer(zero, bars, points).properties(width="container", height=36 * len(rows) + 40), words, caption
+        alt.layer(zero, bars, points).properties(width="container", height=36 * len(rows) + 40),
+        words,
+        _colors_told({row["side"] for row in rows}, looked_at),
     )
+
+
+def _colors_told(sides: Set[str], looked_at: int) -> str:
+    """What point, line and the colours that there are stand for."""
+    holds = " and ".join(name for name, side in (("blue", told.ABOVE), ("red", told.BELOW)) if side in sides)
+    said = ["Point: mean over seeds.", *["Line: 95 % interval."] * bool(sides - {told.FEW})]
+    if holds:
+        said.append(f"{holds.capitalize()}: it holds after Holm's correction for the {looked_at} looked at.")
+    if told.ALONE in sides:
+        said.append(
+            "Orange: the interval leaves out zero, but it does not hold after Holm's correction for the"
+            f" {looked_at} looked at."
+        )
+    grey = {told.NOT: "the interval contains zero", told.FEW: "there are too few seeds for an interval"}
+    said += [f"Grey: {' or '.join(words for side, words in grey.items() if side in sides)}."] * bool(sides & set(grey))
+    return " ".join(said)
 
 
 def lines_by_class(
@@ -118,6 +133,7 @@ def _class_lines(
     tip += [alt.Tooltip(f"{key}:Q", title=title, format=".1%") for key, title in shown.items()]
     picked = alt.selection_point(fields=["series"], bind="legend", name="picked")
     labels = data[0]["class"]
+    dots = {"size": 40} if len(labels) <= DOTTED else {"size": 40, "fillOpacity": 0, "strokeOpacity": 0}
     axis = class_axis([{"class": label} for label in labels])
     x = alt.X(
         "class:N", sort=None, scale=alt.Scale(domain=labels), title="classes, most training images first", axis=axis
@@ -125,7 +141,7 @@ def _class_lines(
     return (
         alt.Chart(alt.Data(values=data))
         .transform_flatten([*facts, *spread])
-        .mark_line(strokeWidth=1.5, strokeJoin="round", point={"size": 40})
+        .mark_line(strokeWidth=1.5, strokeJoin="round", point=dots)
         .encode(
             x=x,
             y=alt.Y("v:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]), axis=value_axis(True)),
