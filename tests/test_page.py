@@ -68,10 +68,8 @@ def test_in_a_browser(written: Path, browser: Browser) -> None:
             heading.get_by_role("button").press("Enter")  # by the keyboard
             assert page.locator("tbody td:first-child").all_inner_texts() == order
         assert heading.get_attribute("aria-sort") == "descending"
-        for name, order in (
-            ("test", ["b", "c", "a"]),
-            ("it", ["b", "c", "a"]),
-        ):  # numbers and a word; words and a number
+        # numbers and a word, then words and a number
+        for name, order in (("test", ["b", "c", "a"]), ("it", ["b", "a", "c"])):
             page.get_by_role("columnheader", name=name).get_by_role("button").click()
             assert page.locator("tbody td:first-child").all_inner_texts() == order
         page.get_by_role("columnheader", name="test").get_by_role("button").click()

@@ -181,7 +181,10 @@ def value_axis(percent: bool) -> alt.Axis:
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as JSON has it: few digits, and None for what is no number."""
-    plain = {
-        name: value if not isinstance(value, float) or math.isfinite(value) else None for name, value in row.items()
-    }
-    return {name: round(value, 5) if isinstance(value, float) else value for name, value in plain.items()}
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, float):
+            return value
+        return round(value, 5) if math.isfinite(value) else None
+
+    return {name: plain(value) for name, value in row.items()}
