@@ -25,7 +25,9 @@ from augkit.lab.compare import compare
 from augkit.lab.grid import plan
 from augkit.lab.reports import page, write
 from augkit.lab.run_facts import read_run
+from augkit.lab.several import several
 from augkit.plugins import load_registry
+from augkit.report import comparison_page
 
 EVIL = '<script>alert("1")</script>'
 DOCUMENT = """augkit: 1
@@ -246,12 +248,7 @@ def test_a_comparison_says_what_can_be_told(comparison: Path) -> None:
     results = json.loads((comparison / "results.json").read_text())
     told = Page(page([comparison]))
     found = next(row["difference"] for row in results["rows"] if row["difference"])
-    answer = told.text.partition("Comparison in")[2]
-    if found["low"] <= 0 <= found["high"]:
-        assert "Cannot be told from none: level (3 seeds, 95 % intervals)" in answer
-    else:
-        side = "Above" if found["mean"] > 0 else "Below"
-        assert f"{side} none on test images: level by {abs(found['mean']):.1f} points (3 seeds" in answer
+    assert "(3 seeds, 95 % intervals)." in told.text  # what the sentence says of figures: test_report_comparison.py
     assert any(one.startswith("Differences to none: level") for one in told.charts)
     assert f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]" in told.text
     assert results["command"] in told.text and "draws 2 operators from the palette" in told.text
@@ -275,8 +272,6 @@ def test_a_comparison_under_way_or_without_its_runs(comparison: Path, tmp_path: 
 
 def test_runs_named_one_by_one_are_told_as_a_comparison_is(comparison: Path) -> None:
     """Paired differences, means and intervals are those of the comparison's own results."""
-    from augkit.lab.several import several
-
     results = json.loads((comparison / "results.json").read_text())
     found = several(sorted((comparison / "runs").glob("*")), load_registry(), "none").results
     rows = {row["policy"]: row for row in found["rows"]}
@@ -298,6 +293,26 @@ def test_runs_of_a_folder_are_seeds_of_their_kinds(runs: Path) -> None:
     assert '"low"' in text and "none-ce-seed2" in told.text
 
 
+def test_runs_of_two_strategies_with_one_name_are_two_rows(runs: Path, tmp_path: Path) -> None:
+    """Each has a name, a difference and a place among the strategies; the control is the first, which is said."""
+    other = tmp_path / "level.yaml"
+    other.write_text(DOCUMENT.replace("count: 2", "count: 1"))
+    for seed in range(3):
+        folder = Path(shutil.copytree(runs / f"level-ce-seed{seed}", tmp_path / f"other-{seed}"))
+        recipe = folder / files.RECIPE
+        recipe.write_text(recipe.read_text().replace(str(runs.parent.parent / "level.yaml"), str(other)))
+    found = several([*sorted(runs.glob("level-*")), *sorted(tmp_path.glob("other-*"))], load_registry())
+    first, second = (row["name"] for row in found.results["rows"])
+    assert (
+        first != second and found.results["control"] == first and [one.name for one in found.series] == [first, second]
+    )
+    assert [row["difference"] is None for row in found.results["rows"]] == [True, False]
+    assert found.warnings == [f"level is here with several settings: differences are to {first}, the first of them."]
+    assert [line["row"] for line in found.lines] == [first, second]
+    assert list(comparison_page.strategies(found.series)) == [first, second]
+    assert f"told from {first}: {second} (3 seeds" in Page(comparison_page.page(found)).text
+
+
 def test_one_kind_of_run_has_no_difference(runs: Path) -> None:
     told = Page(page([runs / "level-ce-seed0", runs / "level-ce-seed1"]))
     assert "There is no difference to tell" in told.text and not any("Differences" in one for one in told.charts)
@@ -316,9 +331,9 @@ def test_a_large_run_stays_small_on_the_page(tmp_path: Path, classes: int, epoch
 
 
 def test_what_is_no_run_is_refused_in_one_sentence(runs: Path, tmp_path: Path) -> None:
-    empty, begun = tmp_path / "empty", tmp_path / "begun"
-    empty.mkdir()
-    begun.mkdir()
+    empty, begun, folder = tmp_path / "empty", tmp_path / "begun", tmp_path / "folder.html"
+    for made in (empty, begun, folder):
+        made.mkdir()
     shutil.copy(runs / "none-ce-seed0" / files.RECIPE, begun)
     broken = Path(shutil.copytree(runs / "none-ce-seed0", tmp_path / "broken"))
     (broken / files.SUMMARY).write_text("{")
@@ -329,18 +344,23 @@ def test_what_is_no_run_is_refused_in_one_sentence(runs: Path, tmp_path: Path) -
         ([broken], "summary.json: this file cannot be read"),
         ([runs / "none-ce-seed0", begun.parent / "broken"], "summary.json: this file cannot be read"),
         ([runs / "none-ce-seed0", runs / "none-ce-seed0", "--out", tmp_path / "r.html"], "this run is there twice"),
-        ([runs / "none-ce-seed0", "--out", tmp_path / "no" / "r.html"], "the page cannot be written"),
+        ([runs / "none-ce-seed0", "--out", begun / files.RECIPE / "r.html"], "r.html: it cannot be written"),
+        ([runs / "none-ce-seed0", "--out", folder], "it cannot be written (is a directory); choose another place"),
+        ([runs / "none-ce-seed0", "--out", empty], "give --out a name that ends in .html"),
+        ([runs / "none-ce-seed0", "--out", tmp_path / "x.png"], "give --out a name that ends in .html"),
     ]
     for words, why in wrong:
         answer = asked(*words)
         assert answer.exit_code == 2 and why in answer.stderr and answer.stderr.count("\n") == 1, answer.output
         assert "Traceback" not in answer.output and not answer.stdout
+    assert not list(tmp_path.rglob("*.part")) and not (tmp_path / "x.png").exists()
 
 
 def test_the_verb_says_where_the_page_is(runs: Path, tmp_path: Path) -> None:
-    done = asked(runs / "none-ce-seed0", "--out", tmp_path / "r.html", "--json")
-    assert json.loads(done.stdout) == {"page": str(tmp_path / "r.html"), "bytes": (tmp_path / "r.html").stat().st_size}
-    text = (tmp_path / "r.html").read_text()
+    path = tmp_path / "a" / "new" / "r.html"
+    done = asked(runs / "none-ce-seed0", "--out", path, "--json")
+    assert json.loads(done.stdout) == {"page": str(path), "bytes": path.stat().st_size}
+    text = path.read_text()
     assert "has none, or mixes images instead" in text and not re.search(r"""(src|href)=["']?(https?:)?//""", text)
 
 

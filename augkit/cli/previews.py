@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import shlex
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from augkit.cli.output import note
 from augkit.cli.samples import sample
 from augkit.errors import AugkitError
-from augkit.lab.folder import write
+from augkit.lab.folder import write_out
 from augkit.plugins import registry
 from augkit.policy import Policy
 from augkit.report.preview import Samples
@@ -68,7 +67,7 @@ def write_preview(
         named = Path(data).expanduser()
         called = named.resolve().name if named.exists() else data
         content = page(policy, samples, data=called, command=command, epoch=epoch)
-    _save(out, content)
+    write_out(out, content)
     if samples.warning:
         note(samples.warning)
     return _told(out, strategy.name, strategy.hash, samples, seed)
@@ -81,15 +80,3 @@ def _told(out: Path, name: str, digest: str, samples: Samples, seed: int) -> dic
     broken = {"unreadable": len(samples.unreadable), "unreadable_files": list(samples.unreadable[:TOLD])}
     tried = len(samples.images) + len(samples.unreadable)
     return {"path": str(out), **facts, "seed": seed, "bytes": out.stat().st_size, "tried": tried, **broken}
-
-
-def _save(out: Path, content: str | bytes) -> None:
-    """Write the file whole, or leave what was there."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write(out, content)
-    except OSError as error:
-        with suppress(OSError):
-            out.with_name(f"{out.name}.part").unlink()
-        reason = (error.strerror or str(error)).lower()
-        raise AugkitError(f"{out}: it cannot be written ({reason}); choose another place with --out") from error

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,30 @@ _PATIENCE = 10.0  # seconds: what was started by a process that was just killed 
 def write(path: Path, content: str | bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     half = path.with_name(path.name + _HALF)
-    with half.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    half.replace(path)
+    try:
+        with half.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            half.unlink()
+        raise
+
+
+def write_out(path: Path, content: str | bytes) -> None:
+    """Write what `--out` names, and the folders above it.
+
+    Raises:
+        DataError: it cannot be written; what was there before stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, content)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"it cannot be written ({reason}); choose another place with --out", file=path) from error
 
 
 def write_json(path: Path, content: Any) -> None:

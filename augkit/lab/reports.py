@@ -25,16 +25,14 @@ def write(folders: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         AugkitError: there is nothing to tell, a file is damaged, or the page cannot be written.
     """
+    if out is not None and out.suffix.lower() != ".html":
+        raise DataError("the page is HTML; give --out a name that ends in .html", file=out)
     for folder in folders:
         if not folder.is_dir():
             raise DataError("there is no such folder; give the folder of a run, a comparison or a search", file=folder)
     text = page(folders)
     path = out or _place(folders)
-    try:
-        files.write(path, text)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"the page cannot be written ({reason}); name another with --out", file=path) from error
+    files.write_out(path, text)
     return path
 
 
