@@ -138,7 +138,7 @@ def _class_lines(
     x = alt.X(
         "class:N", sort=None, scale=alt.Scale(domain=labels), title="classes, most training images first", axis=axis
     )
-    return (
+    drawn: alt.Chart = (
         alt.Chart(alt.Data(values=data))
         .transform_flatten([*facts, *spread])
         .mark_line(strokeWidth=1.5, strokeJoin="round", point=dots)
@@ -152,6 +152,7 @@ def _class_lines(
         .add_params(picked)
         .properties(width="container", height=280)
     )
+    return drawn
 
 
 def _starts(classes: int) -> list[int]:
