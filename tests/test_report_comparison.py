@@ -178,6 +178,7 @@ def test_every_strategy_is_told_once() -> None:
     one, other = run(words="turns"), run(words="flips")
     found = [Series("a (1)", [one]), Series("a (2)", [other]), Series("none with ce", [run("none", "nothing")])]
     found.append(Series("none with ldam", [run("none", "nothing")]))
+    found[3].runs[0].missing.append("There is no checkpoint in this folder.")
     assert comparison_page.strategies(found) == {"a (1)": one, "a (2)": other, "none": found[2].runs[0]}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from augkit.errors import DataError
 from augkit.lab import paired
 from augkit.lab.robustness import CORRUPTIONS, MISSING, SEVERITIES, Record, mean_error
+from augkit.report.told import holds, sign
 
 Results = dict[str, Any]
 _SAME_IMAGES = ("test_sha256", "pixels", "strategy_sha256", "strategy_seed")
@@ -221,8 +222,8 @@ def notes(results: Results) -> list[str]:
     count = results["differences_looked_at"]
     if count:
         found = [row["difference"] for row in results["rows"] if row.get("difference")]
-        told = sum(entry["low"] is not None and not entry["low"] <= 0 <= entry["high"] for entry in found)
-        left = sum(entry.get("p_holm", 1) < 1 - paired.LEVEL for entry in found)
+        told = sum(sign(entry["low"], entry["high"]) != 0 for entry in found)
+        left = sum(holds(entry, paired.LEVEL) for entry in found)
         said.append(
             f"Differences looked at: {count}, with 95 % confidence intervals (Student's t). Intervals that leave out"
             f" zero: {told}; after Holm's correction: {left}."

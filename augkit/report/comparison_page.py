@@ -51,11 +51,11 @@ def differences(results: Mapping[str, Any]) -> Markup:
 
 def strategies(series: Sequence[Series]) -> dict[str, Run]:
     """A run for each strategy, under its policy's name, or that of its row where a policy has several."""
-    found: dict[tuple[str, str, str], tuple[str, Run]] = {}
+    found: dict[tuple[str, str], tuple[str, Run]] = {}
     for one in series:
         run = next((run for run in one.runs if run.words), one.runs[0])
-        found.setdefault((run.policy, run.words, " ".join(run.missing)), (one.name, run))
-    several = Counter(policy for policy, _, _ in found)
+        found.setdefault((run.policy, run.words or " ".join(run.missing)), (one.name, run))
+    several = Counter(policy for policy, _ in found)
     return {name if several[run.policy] > 1 else run.policy: run for name, run in found.values()}
 
 

@@ -115,7 +115,7 @@ class Comparison:
     """Of `augkit compare`; None for runs that were named one by one."""
     title: str
     results: dict[str, Any]
-    """As `results.json` has them: `rows`, `control`, `seeds`, `failed` and more."""
+    """As `results.json` has them: `rows` (each with a `name` of its own), `control`, `seeds`, `failed`, more."""
     lines: list[dict[str, str]]
     """The table: a line for each row, every cell as text."""
     notes: list[str]
