@@ -63,6 +63,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_help_of_every_verb_teaches_by_an_example(augkit: Command) -> None:
     overview = augkit("--help").stdout
     verbs = re.findall(r"^  (\w+)  +\S", overview.partition("Commands:")[2], re.MULTILINE)

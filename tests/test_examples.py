@@ -105,6 +105,7 @@ def test_the_plain_loop_learns(tmp_path: Path, server: None) -> None:
     assert "the last batch's first image: " in output
 
 
+@pytest.mark.slow
 def test_the_plain_loop_trains_on_a_folder(tmp_path: Path, photos: Path, server: None) -> None:
     words = ("--data", str(photos), "--policy", "randaugment", "--epochs", "3")
     assert len(top1(run_again(EXAMPLES / "plain_pytorch.py", tmp_path, *words))) == 3

@@ -28,6 +28,7 @@ from augkit.strategy.folding import fold
 from augkit.strategy.model import Expr
 
 
+@pytest.mark.slow
 @given(trees)
 @settings(max_examples=300, deadline=None)
 def test_what_is_written_reads_back_as_the_same_tree(tree: object) -> None:

@@ -75,6 +75,7 @@ def test_remix_is_the_published_rule(
         assert torch.allclose(found[i], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_remix_gives_minorities_the_label_and_mixes_pixels_as_mixup_does() -> None:
     targets, images = torch.arange(400) % 4, photos(8, 400)
     remix, mixup = (Policy.load(name, class_counts=COUNTS, seed=3) for name in ("remix", "mixup"))

@@ -98,6 +98,7 @@ def pair_plan(pairs: Tensor, seed: int, image: ImageSettings) -> Plan:
     return plan_of(EVERY, pairs, torch.where(other, 2 * neutral - value, value), u, image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resample", ["nearest", "bilinear"])
 @pytest.mark.parametrize("seed", range(4))
 def test_long_plans(seed: int, resample: str) -> None:

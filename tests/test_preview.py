@@ -190,6 +190,7 @@ def test_mixed_labels_are_told() -> None:
     assert told and all(re.search(r"keeps [\d.]+\); label \d+% .+ and \d+% .+$", words) for words in told)
 
 
+@pytest.mark.slow
 def test_a_page_that_would_be_too_large_shows_less_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, make = samples(), maker({**LEVEL, "pipeline": [{"use": "scheduled_randaugment"}, *LEVEL["pipeline"]]})
     full, told = len(page(make, shown)), []

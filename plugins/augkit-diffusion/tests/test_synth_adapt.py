@@ -165,6 +165,7 @@ def test_a_stop_before_the_note_is_written_loses_no_training(
     assert not (tmp_path / "synth/model" / CHECKPOINT).exists()
 
 
+@pytest.mark.slow
 def test_weights_of_another_training_are_not_used(tmp_path: Path, model: Path, learnt: Path) -> None:
     copy = shutil.copytree(learnt, tmp_path / "copy")
     file = copy / "synth/model" / WEIGHTS
@@ -294,6 +295,7 @@ def test_a_token_stands_before_the_class_in_captions_and_prompts(tmp_path: Path,
     assert captions.learnt[0] == "sks red fox, a photo" and captions.before[0] == "red fox, a photo"
 
 
+@pytest.mark.slow
 def test_what_was_learnt_otherwise_or_is_damaged_is_told(tmp_path: Path, model: Path, learnt: Path) -> None:
     with pytest.raises(StateError, match=r"learnt with training.rank 2, not 3; go on with its own settings"):
         adapt(learnt, model, rank=3)

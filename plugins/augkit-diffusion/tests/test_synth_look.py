@@ -52,6 +52,7 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_but_its_folder(folder: Path) -> None:
     page = Page((folder / "look/index.html").read_text())
     assert not {tag for tag, _ in page.tags} & {"iframe", "b>"}
@@ -65,6 +66,7 @@ def test_the_page_needs_nothing_but_its_folder(folder: Path) -> None:
     assert "a <b> & c" in page.text and "http" not in (folder / "look/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_it_counts(results: dict[str, Any]) -> None:
     assert results["total"] == {"real": 478, "kept": 10 * (GOOD + 2), "rejected": 20, "refused": 0}
     assert [row["real"] for row in results["classes"]] == sorted((r["real"] for r in results["classes"]), reverse=True)
@@ -73,6 +75,7 @@ def test_it_counts(results: dict[str, Any]) -> None:
     assert {one["name"]: one["rejected"] for one in results["filters"]} == {"broken": 10, "blank": 10}
 
 
+@pytest.mark.slow
 def test_copies_are_shown_beside_what_they_copy(folder: Path, results: dict[str, Any]) -> None:
     store = Store.open(folder)
     first = results["pairs"][:10]
@@ -102,6 +105,7 @@ def test_a_look_changes_nothing_else_and_is_the_same_again(folder: Path, tmp_pat
     assert not (copy / "look/old.png").exists()
 
 
+@pytest.mark.slow
 def test_there_must_be_something_to_look_at(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     store = Store.open(copy)

@@ -105,6 +105,7 @@ def test_processes_make_the_same_images(tmp_path: Path) -> None:
     assert Store.open(tmp_path / "jobs").manifest().equals(Store.open(whole).manifest())
 
 
+@pytest.mark.slow
 def test_two_shards_at_once_in_one_folder(tmp_path: Path) -> None:
     whole = made(tmp_path, *STAMPS, target="40")
     words = ("synth", "make", tmp_path / "recipe.yaml", "--target", 40, "--out", tmp_path / "both", *STAMPS)

@@ -98,6 +98,7 @@ def test_what_learns_says_what_takes_too_much(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_half_precision_is_whole_again_after_memory_ran_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def test_stores_are_those_that_make_makes_and_their_model_is_learnt_once(
     assert more.output.startswith("20 images made"), more.output  # a store like any other
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_stores(done: tuple[Path, dict[str, Any], int]) -> None:
     out, results, _ = done
     assert json.loads((out / "steps.json").read_text()) == results
@@ -159,6 +160,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "this folder holds something else" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_store_that_was_begun_otherwise_is_told(done: tuple[Path, dict[str, Any], int]) -> None:
     result = synth(*WORDS, done[0], "--guidance", 3)
     assert result.exit_code == 2 and "this store was begun with guidance: 1.5, not 3.0" in result.stderr

@@ -264,6 +264,7 @@ def _write_until_killed(path: Path, number: int) -> None:
             archive.answer_call(archive.begin_call(question(f"k{key}"), "m", (1, 1.0), yes), replace(REPLY, usd=1.0))
 
 
+@pytest.mark.slow
 def test_what_was_stored_survives_kill_9(tmp_path: Path) -> None:
     """Every call is stored, under way or lost; the sum of prices is that of the rows; no reply is asked for twice."""
     path, stored = tmp_path / FILE, 0

@@ -43,6 +43,7 @@ def test_an_item_that_fails_raises_in_its_place_and_none_is_begun_after_it() -> 
     assert begun == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("population", [1, 3])
 @pytest.mark.parametrize("how", ["interrupted", "hours"])
 def test_a_search_ends_while_questions_are_under_way(

@@ -66,6 +66,7 @@ def test_a_generation_is_as_large_as_its_whole_way_is_paid_for() -> None:
     assert stop.value.reason == "evaluations"
 
 
+@pytest.mark.slow
 @given(stages, st.integers(0, 200), st.integers(0, 200), st.integers(1, 12), st.integers(0, 30))
 def test_a_generation_never_takes_more_than_is_left(
     cascade: list[Stage], most: int, used: int, population: int, controls: int

@@ -188,6 +188,7 @@ def test_a_raised_budget_reads_the_test_for_a_new_best_and_tells_both(
     assert "An earlier best" in page and "Latest best" in page and "It chose nothing" in page
 
 
+@pytest.mark.slow
 def test_a_twin_that_would_do_the_same_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values by class that are the same for all: the twin's document differs, and what it does to images does not."""
     flat(monkeypatch)

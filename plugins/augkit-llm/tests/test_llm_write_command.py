@@ -91,6 +91,7 @@ def test_a_model_that_never_gets_it_right_leaves_no_file_and_its_faults(folder: 
     assert "cost: 0.0100 USD" in result.stderr and "the reply was no valid strategy" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_model_behind_a_server_and_its_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving() as server:
