@@ -123,7 +123,9 @@ def test_good_images_can_stand_in_and_noise_cannot(store: Store, tmp_path: Path)
     assert "which means" in synth(*words).stdout
 
 
-@pytest.mark.parametrize(("seeds", "says"), [("0.5", 'not "0.5"'), ("0", "--seeds 0: say how many, 1 to 1000"), ("a,b", "not")])
+@pytest.mark.parametrize(
+    ("seeds", "says"), [("0.5", 'not "0.5"'), ("0", "--seeds 0: say how many, 1 to 1000"), ("a,b", "not")]
+)
 def test_seeds_are_said_as_in_a_comparison(store: Store, tmp_path: Path, seeds: str, says: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("augkit: 1\nname: digits\ndata: {source: digits, imbalance: 20}\n")
