@@ -1,7 +1,9 @@
-"""The folder of a long run with many classes, by the writers of real ones, without training it."""
+"""A report's page as a test reads it, and the folder of a long run with many classes, written without training it."""
 
 from __future__ import annotations
 
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,36 @@ from augkit.lab.augmentation import own_columns, strategy_of
 from augkit.lab.metrics import group_of
 from augkit.lab.recipe import load_recipe
 from augkit.plugins import load_registry
+
+
+class Page(HTMLParser):
+    """Its text (scripts apart), tags, headings, and the words of its charts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.charts: list[str] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._open = ""
+        self.feed(text)
+        self.text = re.sub(r"\s+", " ", self.text)
+        self.headings = [int(tag[1]) for tag in self.tags if re.fullmatch(r"h[1-6]", tag)]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._open = tag
+        if ("class", "vega") in attrs:
+            self.charts.append(dict(attrs)["aria-label"] or "")
+
+    def handle_data(self, data: str) -> None:
+        if self._open in ("script", "style"):
+            self.scripts.append(data)
+        else:
+            self.text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
 
 
 def large_run(folder: Path, classes: int, epochs: int) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from browser import Browser
 from fixtures import Install
-from report_parts import large_run
+from report_parts import Page, large_run
 from run_parts import QUICK
 from typer.testing import CliRunner, Result
 
@@ -62,36 +61,6 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(comparison: Path) -> Path:
     """The folder of its runs."""
     return comparison / "runs"
-
-
-class Page(HTMLParser):
-    """Its text (scripts apart), tags, headings, and the words of its charts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.charts: list[str] = []
-        self.scripts: list[str] = []
-        self.text = ""
-        self._open = ""
-        self.feed(text)
-        self.text = re.sub(r"\s+", " ", self.text)
-        self.headings = [int(tag[1]) for tag in self.tags if re.fullmatch(r"h[1-6]", tag)]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self._open = tag
-        if ("class", "vega") in attrs:
-            self.charts.append(dict(attrs)["aria-label"] or "")
-
-    def handle_data(self, data: str) -> None:
-        if self._open in ("script", "style"):
-            self.scripts.append(data)
-        else:
-            self.text += data
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = ""
 
 
 def asked(*words: str | Path) -> Result:
