@@ -28,6 +28,8 @@ from augkit.lab.several import several
 from augkit.plugins import load_registry
 from augkit.report import comparison_page
 
+pytestmark = pytest.mark.slow  # all of them stand on a comparison that was really trained
+
 EVIL = '<script>alert("1")</script>'
 DOCUMENT = """augkit: 1
 name: level

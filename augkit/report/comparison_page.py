@@ -105,9 +105,7 @@ def did(series: Sequence[Series]) -> Iterator[Markup]:
     if own:
         yield _curves(own, names, "operators an image", _operators, percent=False)
     graded = [
-        one
-        for one in own
-        if all(run.use and run.use.strength is not None and run.use.strength.any() for run in one.runs)
+        one for one in own if all(run.use and run.use.strength is not None and run.use.graded.any() for run in one.runs)
     ]
     if graded:
         yield _curves(graded, names, "mean strength, 0 to 1", _strength, percent=False)
@@ -120,8 +118,7 @@ def _operators(run: Run) -> list[float]:
 
 def _strength(run: Run) -> list[float]:
     assert run.use is not None and run.use.strength is not None
-    graded = run.use.strength_sum.sum(0) > 0
-    many = run.use.used[:, :, graded].sum((1, 2))
+    many = run.use.used[:, :, run.use.graded].sum((1, 2))
     return list(np.where(many > 0, run.use.strength.sum((1, 2)) / np.maximum(1, many), np.nan))
 
 
