@@ -37,6 +37,15 @@ def bare(*figures: str) -> str:
         return pages.render("bare", {"figures": Markup("").join(figures)})
 
 
+def test_an_operator_with_a_value_does_not_thin_the_strengths_of_the_same_one() -> None:
+    """`rotate` by strength met 4 images at 0.5; another `rotate`, by degrees, met 40."""
+    used, strength = np.asarray([[[4.0, 40.0]]]), np.asarray([[[2.0, 0.0]]])
+    use = run_facts._by_name(["rotate", "rotate"], used, np.full((1, 1), 44.0), strength, np.asarray([True, False]))
+    assert use.operators == ["rotate", "rotate (by value)"] and use.graded.tolist() == [True, False]
+    run = Run(Path(), {}, "two", 1, {}, [], None, [{"name": "a", "count": 9, "group": "few"}], use)
+    assert [row["strength"] for row in run_page.operators(run)] == [0.5, None]
+
+
 def test_a_strength_that_was_always_0_is_a_strength(tmp_path: Path) -> None:
     """Whether an operator has one is the document's to say: of these three one has none, and one a value of its own."""
     document = {
@@ -49,9 +58,9 @@ def test_a_strength_that_was_always_0_is_a_strength(tmp_path: Path) -> None:
     registry = load_registry(plugins=False)
     program = bind(strategy_of(load_recipe("demo", registry, [f"policy={strategy}"]), registry), Sizes())
     names = [program.choices[column].operator.name for column in own_columns(program)]
-    graded = run_facts._graded(names, program, np.zeros((3, 3)))
+    graded = run_facts._graded(program, np.zeros((3, 3)))
     assert dict(zip(names, graded.tolist(), strict=True)) == {"rotate": True, "hflip": False, "posterize": False}
-    assert not run_facts._graded(names, None, np.zeros((3, 3))).any()
+    assert not run_facts._graded(None, np.zeros((3, 3))).any()
     classes = [{"name": "a", "count": 9, "group": "few", "images": 5, "accuracy": 0.5, "made": 0}]
     used = np.full((2, 1, 3), 4.0)
     use = Use(names, used, np.full((2, 1), 4.0), np.zeros((2, 1, 3)), np.zeros((1, 3)), graded)

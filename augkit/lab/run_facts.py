@@ -115,9 +115,7 @@ def _add_policy(run: Run, strategy: Strategy | None) -> None:
         columns = own_columns(program)
         names = [program.choices[column].operator.name for column in columns]
         used, strength = (_stacked(history, name)[:, :, columns] for name in ("used", "strength_used"))
-        operators, used, strength = _merged(names, used, strength)
-        graded = _graded(operators, program, strength.sum(0))
-        run.use = Use(operators, used, _stacked(history, "seen"), strength, strength.sum(0), graded)
+        run.use = _by_name(names, used, _stacked(history, "seen"), strength, _graded(program, strength.sum(0)))
         run.tables = list(_tables(program, values))
     else:
         path = run.folder / files.OPERATORS
@@ -140,35 +138,45 @@ def _stored(path: Path, program: Program | None, run: Run) -> Use | None:
         return None
     used, strength = np.asarray(stored["used"], np.float64), np.asarray(stored["strength_used"], np.float64)
     seen = np.asarray(stored["seen"], np.float64)
-    operators, used, strength = _merged(stored["operators"], used, strength.reshape(used.shape[1:]))
+    strength = strength.reshape(used.shape[1:])
     if used.shape[1] != len(run.classes) or seen.shape != used.shape[:2]:
         raise ValueError(f"its numbers are not those of {len(run.classes)} classes")
-    return Use(operators, used, seen, None, strength, _graded(operators, program, strength))
+    return _by_name(stored["operators"], used, seen, strength, _graded(program, strength))
 
 
-def _graded(operators: list[str], program: Program | None, strength: np.ndarray) -> np.ndarray:
-    """Which of the operators have a strength, also where it was always 0; an operator that its document gives a value
-    in its own unit has none. `strength` [classes, operators] decides where the document is not known."""
-    own = set()
-    for bound in program.bounds[1:] if program is not None else ():
-        assert program is not None
+def _graded(program: Program | None, strength: np.ndarray) -> np.ndarray:
+    """Which of the policy's columns have a strength, also where it was always 0; what its document gives a value in its
+    own unit has none. `strength` [classes, columns] decides where the document is not known."""
+    if program is None or len(own_columns(program)) != strength.shape[1]:
+        return np.asarray(strength.sum(0) > 0)
+    drawn = set()
+    for bound in program.bounds[1:]:
+        drawn |= {bound.offset + i for i in range(bound.ops)}
         found = [step for at, inside in bound.strategy.lists.items() for step in steps_of(inside, at)]
-        drawn = [step.choice for _, step in found if isinstance(step, OperatorStep) and step.value is None]
-        own |= {choice.operator.name for choice in (*bound.strategy.choices, *drawn) if choice.operator.has_value}
-    return np.asarray([name in own or total > 0 for name, total in zip(operators, strength.sum(0), strict=True)], bool)
+        drawn |= {bound.single[at] for at, step in found if isinstance(step, OperatorStep) and step.value is None}
+    columns = own_columns(program)
+    return np.asarray([column in drawn and program.choices[column].operator.has_value for column in columns], bool)
+
+
+def _by_name(names: list[str], used: np.ndarray, seen: np.ndarray, strength: np.ndarray, graded: np.ndarray) -> Use:
+    """Columns of the same operator as one; those that are given a value apart from those that have a strength.
+
+    `used` [epochs, classes, columns], `strength` the same or [classes, columns], `graded` [columns].
+    """
+    mixed = {name for name, has in zip(names, graded, strict=True) if has}
+    names = [
+        name if has or name not in mixed else f"{name} (by value)" for name, has in zip(names, graded, strict=True)
+    ]
+    operators = list(dict.fromkeys(names))
+    where = np.zeros((len(names), len(operators)))
+    where[np.arange(len(names)), [operators.index(name) for name in names]] = 1
+    one, other = used @ where, strength @ where
+    total = other.sum(0) if strength.ndim == 3 else other
+    return Use(operators, one, seen, other if strength.ndim == 3 else None, total, graded @ where > 0)
 
 
 def _stacked(history: list[dict[str, Any]], name: str) -> np.ndarray:
     return np.stack([torch.as_tensor(epoch[name]).double().numpy() for epoch in history])
-
-
-def _merged(names: list[str], *values: np.ndarray) -> tuple[list[str], Any, Any]:
-    """Names without repeats, and the sums of their columns: [..., columns] to [..., names]."""
-    operators = list(dict.fromkeys(names))
-    where = np.zeros((len(names), len(operators)))
-    where[np.arange(len(names)), [operators.index(name) for name in names]] = 1
-    one, other = (value @ where for value in values)
-    return operators, one, other
 
 
 def _states(values: Mapping[str, Mapping[str, Any]], history: list[dict[str, Any]]) -> Any:
