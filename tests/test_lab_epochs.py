@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -181,8 +182,9 @@ def test_whole_runs_on_a_store(npz: Path, store: Path, tmp_path: Path) -> None:
     told = ["epochs=2", f"data.source={npz}", "data.imbalance=null", "data.image_size=16", "threads=1", "policy=cmo"]
     told += ["stages=[train, {finetune_head: {data: real, balance: classes, epochs: 1}}]", f"sources={store}"]
     folder = train("demo", told, tmp_path / "run")
-    rows = [line.split(",") for line in (folder / "per_class.csv").read_text().splitlines()]
-    assert [(row[2], row[3], row[-1]) for row in rows[1:]] == [
+    with (folder / "per_class.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["train_images"], row["group"], row["synthetic_images"]) for row in rows] == [
         ("30", "medium", "0"),
         ("12", "few", "18"),
         ("6", "few", "24"),

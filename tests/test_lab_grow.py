@@ -40,7 +40,8 @@ def test_a_grown_comparison_is_the_one_that_was_made_whole(tmp_path: Path, capsy
         main([*words, *told])
     assert not ended.value.code
     said = capsys.readouterr().err.splitlines()
-    assert said[0].endswith("; 1 are finished") and len(said) == 1 + 4 - 1
+    assert said[0].endswith("; 1 are finished") and len(said) == 1 + (4 - 1) + 1
+    assert said[-1] == f"a page about it: augkit report {grown}"
     assert {path: path.stat().st_mtime_ns for path in there} == there
     again = compare(tiny("trivialaugment", "none", seeds=(0, 1)), whole, jobs=2, say=lambda line: None)
     assert numbers(json.loads((grown / "results.json").read_text())) == numbers(again)
