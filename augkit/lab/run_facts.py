@@ -111,7 +111,10 @@ def _add_policy(run: Run, strategy: Strategy | None) -> None:
         run.answers = ratio(_stacked(history, "correct"), _stacked(history, "seen"))
         run.states = list(_states(values, history))
     program = bind(strategy, Sizes()) if strategy is not None else None
-    if history and program is not None and len(program.choices) == history[0]["used"].shape[1]:
+    same = program is not None and bool(history) and len(program.choices) == history[0]["used"].shape[1]
+    if history and program is not None and not same:
+        run.missing.append("The checkpoint is of another version of augkit, so strengths are not told by epoch.")
+    if program is not None and same:
         columns = own_columns(program)
         names = [program.choices[column].operator.name for column in columns]
         used, strength = (_stacked(history, name)[:, :, columns] for name in ("used", "strength_used"))

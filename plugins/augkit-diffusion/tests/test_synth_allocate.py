@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from augkit_diffusion.allocate_command import _question
+from allocation_parts import COUNTS, asked, written
 from augkit_diffusion.allocating import CONTROL, RUNS, Allocation
 from augkit_diffusion.candidates import RESULTS, Candidate
 from augkit_diffusion.evidence import real_data
@@ -23,7 +23,7 @@ from augkit_diffusion.store import Store
 from augkit_diffusion.taking import Taken
 from augkit_diffusion.trainings import train_one
 from PIL import Image
-from synth_parts import NAMES, begin, crawled, plugged, recipe, synth
+from synth_parts import NAMES, begin, crawled, plugged, synth
 
 from augkit.errors import AugkitError
 from augkit.lab import folder as files
@@ -34,7 +34,6 @@ from augkit.lab.recipe import load_recipe
 from augkit.lab.run import train
 from augkit.plugins import registry
 
-COUNTS = (40, 8, 4, 3)
 VALIDATION = "data.validation_per_class=2"
 STAMPS = ("--source", "stamps")
 
@@ -43,49 +42,6 @@ STAMPS = ("--source", "stamps")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with plugged(tmp_path_factory.mktemp("plugged") / "site"):
         yield
-
-
-def written(folder: Path, groups: bool = False) -> Path:
-    """A recipe with images of 8 x 8 pixels, enough of each class to hold two out; no image is there twice."""
-    path, random = recipe(folder, groups=groups), np.random.default_rng(2)
-    labels, tested = np.repeat(np.arange(4), [count + 2 for count in COUNTS]), np.repeat(np.arange(4), 3)
-    kept = dict(np.load(folder / "data.npz")) | {"train_labels": labels, "test_labels": tested}
-    for split, of in (("train", labels), ("test", tested)):
-        kept[f"{split}_images"] = random.integers(0, 256, (len(of), 8, 8, 3), dtype=np.uint8)
-        if groups:
-            kept[f"{split}_groups"] = np.arange(len(of)) % 2
-    np.savez(folder / "data.npz", **kept)
-    path.write_text(
-        "augkit: 1\nname: tiny\ndata: {source: data.npz, validation_per_class: 2}\nmodel: resnet8_cifar\nepochs: 2\n"
-        "batch_size: 8\ndevice: cpu\n"
-    )
-    return path
-
-
-def asked(
-    path: Path,
-    *overrides: str,
-    source: str = "stamps",
-    options: Mapping[str, Any] | None = None,
-    splits: list[float] | None = None,
-    ratios: tuple[float, ...] = (1, 2),
-    weights: tuple[str, ...] = ("1", "1 / class_count"),
-    seeds: tuple[int, ...] = (0, 1),
-) -> Allocation:
-    question = _question(
-        str(path),
-        list(overrides),
-        source,
-        options or {},
-        path.parent / "out",
-        0,
-        "cpu",
-        splits=[0.0, 0.5] if splits is None else splits,
-        ratios=list(ratios),
-        weights=list(weights),
-        seeds=list(seeds),
-    )
-    return Allocation(question, path.parent / "out", lambda line: None)
 
 
 # -- images that only sources learn from ----------------------------------------------------------------------------
