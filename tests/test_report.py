@@ -123,6 +123,17 @@ def test_a_damaged_or_foreign_checkpoint_is_as_good_as_none(runs: Path, tmp_path
     assert "The checkpoint of this run is of another version of augkit, so what" in Page(page([folder])).text
 
 
+def test_a_checkpoint_that_counts_in_other_columns_is_told(runs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(runs / "level-ce-seed0", tmp_path / "run"))
+    checkpoint = files.load_checkpoint(folder, "policy") or {}
+    for epoch in checkpoint["policy"]["history"]:
+        epoch |= {name: epoch[name][:, 1:] for name in ("used", "strength_used")}
+    files.save_checkpoint(folder, checkpoint)
+    told = Page(page([folder]))
+    assert "The checkpoint is of another version of augkit, so strengths are not told by epoch." in told.text
+    assert any(one.startswith("Operators an image") for one in told.charts)  # as operators.json has them
+
+
 def test_what_an_incomplete_folder_lacks_is_told_on_its_page(runs: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(runs / "level-ce-seed0", tmp_path / "run"))
     (folder / files.CHECKPOINT).unlink()
