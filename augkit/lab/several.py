@@ -92,12 +92,7 @@ def several(
 
 def _side_by_side(runs: Sequence[Run], warnings: list[str], control: str, folder: Path | None) -> Comparison:
     """Finished runs, at least one, by kind."""
-    kinds: dict[Kind, list[Run]] = {}
-    for run in runs:
-        own = kinds.setdefault(_kind(run), [])
-        if any(other.recipe["seed"] == run.recipe["seed"] for other in own):
-            raise DataError("this run is there twice, once in another folder; name each run once", file=run.folder)
-        own.append(run)
+    kinds = _by_kind(runs)
     if control not in {run.policy for run in runs}:
         control = runs[0].policy
     names = _names(list(kinds))
@@ -134,6 +129,21 @@ def _side_by_side(runs: Sequence[Run], warnings: list[str], control: str, folder
     series = [Series(names[kind], sorted(own, key=lambda run: run.recipe["seed"])) for kind, own in kinds.items()]
     title = f"{len(runs)} runs of {', '.join(dict.fromkeys(run.recipe['name'] for run in runs))}"
     return Comparison(folder, title, results, _lines(results), notes, series, warnings)
+
+
+def _by_kind(runs: Sequence[Run]) -> dict[Kind, list[Run]]:
+    """Runs that differ in nothing but their seed together.
+
+    Raises:
+        DataError: one is there twice.
+    """
+    kinds: dict[Kind, list[Run]] = {}
+    for run in runs:
+        own = kinds.setdefault(_kind(run), [])
+        if any(other.recipe["seed"] == run.recipe["seed"] for other in own):
+            raise DataError("this run is there twice, once in another folder; name each run once", file=run.folder)
+        own.append(run)
+    return kinds
 
 
 def _finished(folders: Sequence[Path], registry: Registry) -> tuple[list[Run], list[str]]:
